@@ -1,0 +1,202 @@
+package lint
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "millrace"
+
+// layers says which of our folders a folder may import. A folder without a row takes the row of its parent.
+// Downwards only: tools and perf -> broker -> engine, netpoll, raft, three foundations that do not know each
+// other. A subpackage never imports its parent unless its row says so.
+var layers = map[string][]string{
+	"tools": {"tools", "broker", "engine", "netpoll", "raft"},
+	"perf":  {"tools", "broker", "engine", "netpoll", "raft"},
+
+	"broker": {"broker", "engine", "netpoll", "raft"},
+	// The partition state is the one part beside the shell that calls the engine.
+	"broker/replica": {"engine", "raft", "broker/purgatory"},
+	// Decisions in, records and answers out: no I/O below them.
+	"broker/group":     {"broker/group", "engine/batch"},
+	"broker/txn":       {"broker/txn", "engine/batch"},
+	"broker/auth":      {"broker/auth"},
+	"broker/quota":     {"broker/quota"},
+	"broker/config":    {"engine"}, // it fills engine.LogConfig
+	"broker/purgatory": {},
+	"broker/wire":      {"engine/batch"},
+
+	"engine":          {"engine"},
+	"engine/batch":    {},
+	"engine/index":    {},
+	"engine/epoch":    {},
+	"engine/producer": {"engine/batch"},
+	"engine/disk":     {"engine/disk"},
+
+	"netpoll": {"netpoll"},
+
+	"raft":       {"raft", "engine/disk"},
+	"raft/logdb": {"engine/disk"},
+}
+
+// foreign says which folders may import a module that is not ours and not for everyone.
+var foreign = map[string][]string{
+	"github.com/lni/dragonboat":       {"raft"},
+	"github.com/lni/goutils":          {"raft"},
+	"github.com/lni/vfs":              {"raft"},
+	"github.com/pawelgaczynski":       {"engine/disk"},
+	"golang.org/x/sys/unix":           {"engine", "netpoll", "tools", "perf"},
+	"github.com/spf13":                {"tools"},
+	"github.com/HdrHistogram":         {"tools", "perf"},
+	"github.com/twmb/franz-go/pkg/k":  {"broker", "tools", "perf"},
+	"github.com/VictoriaMetrics":      {"broker", "tools"},
+	"github.com/hanwen/go-fuse":       {"tools"},
+	"github.com/klauspost/compress":   {"engine/batch", "tools"},
+	"github.com/pierrec/lz4":          {"engine/batch", "tools"},
+	"github.com/klauspost/crc32":      {"engine", "raft", "broker", "tools"},
+	"net/http":                        {"tools", "perf"},
+	"testing":                         {"tools"},
+	"github.com/twmb/franz-go/pkg/kg": {"tools", "perf"},
+}
+
+// listed is what `go list` says of one package.
+type listed struct {
+	ImportPath   string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+}
+
+func TestImportsOnlyPointDownwards(t *testing.T) {
+	packages := goList(t)
+	seen := map[string]bool{}
+	for _, p := range packages {
+		folder := folderOf(p.ImportPath)
+		seen[strings.SplitN(folder, "/", 2)[0]] = true
+		for _, imported := range p.Imports {
+			if why := forbidden(folder, imported); why != "" {
+				t.Errorf("%s imports %s: %s", p.ImportPath, imported, why)
+			}
+		}
+	}
+	for _, folder := range []string{"tools"} {
+		if !seen[folder] {
+			t.Errorf("no package found in %s/: the rule would hold for nothing", folder)
+		}
+	}
+}
+
+// TestLayerRuleCatches keeps the rule itself honest: a rule that never fires is no rule.
+func TestLayerRuleCatches(t *testing.T) {
+	for _, c := range []struct {
+		folder, imported string
+		allowed          bool
+	}{
+		{"engine", module + "/broker", false},
+		{"engine", module + "/netpoll", false},
+		{"engine", module + "/engine/batch", true},
+		{"engine/batch", module + "/engine", false},
+		{"engine/disk/uring", module + "/engine/disk", true},
+		{"engine/disk/uring", module + "/engine", false},
+		{"broker", module + "/tools/lint", false},
+		{"broker/group", module + "/engine", false},
+		{"broker", module + "/raft", true},
+		{"raft", module + "/engine/disk", true},
+		{"raft", module + "/engine", false},
+		{"raft/logdb", module + "/raft", false},
+		{"netpoll", module + "/engine/disk", false},
+		{"tools/millrace", module + "/broker", true},
+		{"broker", "github.com/lni/dragonboat/v4", false},
+		{"raft/logdb", "github.com/lni/dragonboat/v4/raftio", true},
+		{"engine", "github.com/pawelgaczynski/giouring", false},
+		{"engine/disk/uring", "github.com/pawelgaczynski/giouring", true},
+		{"broker", "golang.org/x/sys/unix", false},
+		{"broker", "github.com/twmb/franz-go/pkg/kmsg", true},
+		{"broker", "github.com/twmb/franz-go/pkg/kgo", false},
+		{"engine", "github.com/twmb/franz-go/pkg/kmsg", false},
+		{"engine", "fmt", true},
+	} {
+		if why := forbidden(c.folder, c.imported); (why == "") != c.allowed {
+			t.Errorf("%s -> %s: allowed is %t, want %t (%s)", c.folder, c.imported, why == "", c.allowed, why)
+		}
+	}
+}
+
+// forbidden says why a folder may not import a package, or nothing.
+func forbidden(folder, imported string) string {
+	if ours, ok := strings.CutPrefix(imported, module+"/"); ok {
+		row, allowed := rowOf(folder)
+		if row == "" {
+			return "the folder has no row in tools/lint: say what it may import"
+		}
+		if ours == folder || slices.ContainsFunc(allowed, func(a string) bool { return within(ours, a) }) && !parent(row, folder, ours) {
+			return ""
+		}
+		return row + " may import only " + strings.Join(allowed, ", ")
+	}
+	prefix := ""
+	for p := range foreign {
+		if strings.HasPrefix(imported, p) && (!std(p) || imported == p) && len(p) > len(prefix) {
+			prefix = p
+		}
+	}
+	if prefix == "" || slices.ContainsFunc(foreign[prefix], func(a string) bool { return within(folder, a) }) {
+		return ""
+	}
+	return prefix + " belongs to " + strings.Join(foreign[prefix], ", ")
+}
+
+// parent says that ours is a folder above folder in the same layer, which a subpackage may not import.
+// A fixture or main below tools may.
+func parent(row, folder, ours string) bool {
+	return row != "tools" && row != "perf" && strings.HasPrefix(folder, ours+"/") && row == strings.SplitN(folder, "/", 2)[0]
+}
+
+// rowOf finds the row that holds for a folder: its own or the nearest above it.
+func rowOf(folder string) (string, []string) {
+	for f := folder; f != ""; {
+		if allowed, ok := layers[f]; ok {
+			return f, allowed
+		}
+		i := strings.LastIndexByte(f, '/')
+		if i < 0 {
+			break
+		}
+		f = f[:i]
+	}
+	return "", nil
+}
+
+func within(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
+func std(path string) bool            { return !strings.Contains(strings.SplitN(path, "/", 2)[0], ".") }
+func folderOf(importPath string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(importPath, module), "/")
+}
+
+// goList asks the toolchain for every package of the module.
+func goList(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Imports,TestImports,XTestImports", module+"/...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var packages []listed
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
