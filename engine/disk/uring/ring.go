@@ -277,4 +277,3 @@ func (r *Ring) Close(inflight int) error {
 	}
 	return err
 }
-
