@@ -1,0 +1,61 @@
+package config
+
+// millraceSettings are Millrace's own settings. All are read at start.
+var millraceSettings = []Setting{
+	{
+		Name: "millrace.admin.address", Type: String, Default: "127.0.0.1:9644",
+		Doc: "Address of the admin HTTP server (/metrics, /healthz, /readyz, /debug/pprof). \"off\": none. It has no authentication.",
+	},
+	{
+		Name: "millrace.commit.max.bytes", Type: Int, Default: "0", Valid: between(0, 8<<20),
+		Doc: "The most bytes of one commit of the write-ahead log. 0: the engine's choice.",
+	},
+	{
+		Name: "millrace.connection.memory.bytes", Type: Long, Default: "0", Valid: atLeast(0),
+		Doc: "Memory for the requests and answers of one connection; above it nothing more is read from it. 0: enough for one request of socket.request.max.bytes.",
+	},
+	{
+		Name: "millrace.frame.timeout.ms", Type: Long, Default: "30000", Valid: atLeast(1),
+		Doc: "A connection that stops in the middle of a request for this long is closed.",
+	},
+	{
+		Name: "millrace.io", Type: String, Default: "auto", Valid: oneOf("auto", "uring", "pwrite"),
+		Doc: "How the write-ahead log is written: by io_uring (uring), by pwritev2 on a worker thread (pwrite), or the first where the kernel allows it (auto).",
+	},
+	{
+		Name: "millrace.log.format", Type: String, Default: "text", Valid: oneOf("text", "json"),
+		Doc: "Form of the process's own log lines.",
+	},
+	{
+		Name: "millrace.log.level", Type: String, Default: "info", Valid: oneOf("debug", "info", "warn", "error"),
+		Doc: "Which of the process's own log lines are written.",
+	},
+	{
+		Name: "millrace.max.inflight.requests.per.connection", Type: Int, Default: "0", Valid: atLeast(0),
+		Doc: "Requests of one connection that are worked on at a time; above it nothing more is read from it. 0: the network layer's choice.",
+	},
+	{
+		Name: "millrace.network.memory.bytes", Type: Long, Default: "0", Valid: atLeast(0),
+		Doc: "Memory for requests and answers over all connections; above it nothing more is read. 0: 1/32 of the machine's memory, from 64 MiB to 8 GiB.",
+	},
+	{
+		Name: "millrace.shards", Type: Int, Default: "0", Valid: between(0, 256),
+		Doc: "Write-ahead logs, each with a ring and a thread of its own; new partitions are spread over them. 0: one for every four cores, from 1 to 16.",
+	},
+	{
+		Name: "millrace.shutdown.timeout.ms", Type: Long, Default: "30000", Valid: atLeast(0),
+		Doc: "How long an orderly end may take before the process ends anyway. What was acknowledged is on the device in any case.",
+	},
+	{
+		Name: "millrace.tail.ring.bytes", Type: Long, Default: "0", Valid: sizeOrZero(16 << 20),
+		Doc: "Memory that holds the newest records of all partitions, over all shards: commits are built in it and consumers at the tail are served from it. 0: 1/32 of the machine's memory, from 64 MiB to 8 GiB.",
+	},
+	{
+		Name: "millrace.wal.bytes", Type: Long, Default: "0", Valid: sizeOrZero(32 << 20),
+		Doc: "Disk space of the write-ahead log, over all shards. It bounds what a restart has to read. 0: 1 GiB, but at most 1/16 of the disk.",
+	},
+	{
+		Name: "millrace.wal.file.bytes", Type: Long, Default: "0", Valid: sizeOrZero(4 << 20),
+		Doc: "Size of one file of the write-ahead log. 0: the engine's choice.",
+	},
+}
