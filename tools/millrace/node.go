@@ -7,6 +7,6 @@ import (
 )
 
 // startNode starts the broker that the options describe.
-func startNode(_ context.Context, _ *serverOptions, _ *slog.Logger) (node, error) {
+func startNode(_ context.Context, _ *plan, _ *slog.Logger) (node, error) {
 	return nil, errors.New("this build has no broker in it")
 }

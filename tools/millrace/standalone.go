@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,13 +40,18 @@ type node interface {
 // runStandalone runs a broker until ctx ends (a signal) or the broker fails. The order is: admin server
 // first, so that recovery can be watched; broker; wait; broker down; admin server last.
 func runStandalone(ctx context.Context, o *serverOptions) error {
-	log, err := o.logger()
+	p, err := o.plan()
 	if err != nil {
 		return err
 	}
+	log := p.logger()
+	for _, w := range p.warnings {
+		log.Warn(w)
+	}
+	tuneRuntime(p.memory)
 	var web *admin.Server
-	if o.adminAddr != "off" && o.adminAddr != "" {
-		if web, err = admin.Listen(o.adminAddr); err != nil {
+	if addr := p.config.AdminAddress(); addr != "" {
+		if web, err = admin.Listen(addr); err != nil {
 			return err
 		}
 		log.Info("admin server is up", "address", "http://"+web.Addr().String())
@@ -54,19 +61,25 @@ func runStandalone(ctx context.Context, o *serverOptions) error {
 			_ = web.Close(closing) // the process ends anyway; a profile under way is cut
 		}()
 	}
-	n, err := startNode(ctx, o, log)
+	n, err := startNode(ctx, p, log)
 	if err != nil {
 		return err
 	}
 	if web != nil {
 		web.Attach(n)
 	}
+	if p.open {
+		log.Warn("there is no authentication: everyone who reaches these addresses can read and write everything", "addresses", p.listen)
+	} else {
+		log.Info("only this machine can connect, as there is no authentication: --bind-addr opens it to others", "addresses", p.listen)
+	}
 	notifySupervisor(log, "READY=1")
 
 	var failure error
+	timeout := p.config.ShutdownTimeout()
 	select {
 	case <-ctx.Done():
-		log.Info("ending: draining clients and flushing", "timeout", time.Duration(o.shutdownTimeout))
+		log.Info("ending: draining clients and flushing", "timeout", timeout)
 	case failure = <-n.Failed():
 		log.Error("the broker has failed and ends", "reason", failure)
 		if web != nil {
@@ -77,16 +90,31 @@ func runStandalone(ctx context.Context, o *serverOptions) error {
 		web.SetState("ending")
 	}
 	notifySupervisor(log, "STOPPING=1")
-	return errors.Join(failure, shutdown(ctx, n, o, log))
+	return errors.Join(failure, shutdown(ctx, n, timeout, log))
 }
 
-func shutdown(ctx context.Context, n node, o *serverOptions, log *slog.Logger) error {
+func shutdown(ctx context.Context, n node, timeout time.Duration, log *slog.Logger) error {
 	began := time.Now()
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(o.shutdownTimeout))
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	if err := n.Shutdown(ending); err != nil {
 		return fmt.Errorf("shutdown: %w", err)
 	}
 	log.Info("ended", "after", time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// goMemoryMin is the least that Go's heap may grow to before the collector works harder.
+const goMemoryMin = 128 << 20
+
+// tuneRuntime sets the garbage collector by a stated rule, unless GOGC or GOMEMLIMIT say otherwise: the data
+// is outside of Go's heap, which is small, so it may double twice between collections (GOGC=400), but the
+// runtime tries to stay below a sixteenth of the memory.
+func tuneRuntime(memory int64) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(max(goMemoryMin, memory/16))
+	}
 }

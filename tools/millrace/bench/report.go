@@ -4,13 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"millrace/tools/millrace/machine"
 )
 
 // Report is the result of a run. Its JSON form is stable: fields are added, never renamed.
@@ -79,22 +78,7 @@ type Machine struct {
 }
 
 func thisMachine() Machine {
-	m := Machine{Cores: runtime.NumCPU(), Go: runtime.Version()}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		m.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return m
-	}
-	for line := range strings.Lines(string(text)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			m.CPU = strings.TrimSpace(value)
-			break
-		}
-	}
-	return m
+	return Machine{Cores: machine.Cores(), CPU: machine.CPUModel(), Kernel: machine.Kernel(), Go: runtime.Version()}
 }
 
 // cost fills CPU from the usage before and after the window.
