@@ -20,7 +20,7 @@ func newConfigCommand() *cobra.Command {
 A resource is topic:NAME, broker:ID, or broker for the default of all brokers.`,
 	}
 	o := new(clientOptions).register(cmd)
-	cmd.AddCommand(newConfigDescribe(o), newConfigSet(o), newConfigUnset(o))
+	cmd.AddCommand(newConfigDescribe(o), newConfigSet(o), newConfigUnset(o), newConfigReference())
 	return cmd
 }
 
