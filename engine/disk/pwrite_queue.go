@@ -29,9 +29,9 @@ type pwriteQueue struct {
 
 	done  atomic.Int32 // 1 + slot of the newest finished operation, 0 when none; a stack linked by next
 	ready eventFD
-	// owed counts the signals on ready that Reap has not read yet: a worker signals
-	// once for each time it finds the stack empty, Reap empties it.
-	owed uint64
+	// owed is how many signals on ready belong to operations that Reap has seen but were
+	// not read yet: a worker signals each time it finds the stack empty.
+	owed int64
 
 	workers sync.WaitGroup
 	closed  bool
@@ -130,15 +130,27 @@ func (q *pwriteQueue) Submit() error {
 }
 
 func (q *pwriteQueue) Reap(dst []Completion) []Completion {
-	if q.owed > 0 {
-		q.owed -= q.ready.take()
+	for {
+		if q.done.Load() != 0 {
+			dst = q.drain(dst, q.done.Swap(0))
+			q.owed++
+		}
+		if q.owed == 0 {
+			return dst
+		}
+		read := int64(q.ready.take())
+		q.owed -= read
+		if read == 0 {
+			// A worker is between its push and its signal. The signal will find nothing
+			// to announce; a later call reads it.
+			return dst
+		}
+		// Look again: we may just have read the signal of a newer operation.
 	}
-	head := q.done.Load()
-	if head == 0 {
-		return dst
-	}
-	head = q.done.Swap(0)
-	q.owed++
+}
+
+// drain appends the finished operations from head on and frees their slots.
+func (q *pwriteQueue) drain(dst []Completion, head int32) []Completion {
 	for head != 0 {
 		slot := head - 1
 		op := &q.ops[slot]
@@ -147,9 +159,6 @@ func (q *pwriteQueue) Reap(dst []Completion) []Completion {
 		op.iov.Base, op.err = nil, nil
 		q.free = append(q.free, slot)
 	}
-	// The signal of this batch is here, or will be in a moment and is read by the
-	// next call.
-	q.owed -= q.ready.take()
 	return dst
 }
 
