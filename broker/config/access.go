@@ -47,13 +47,13 @@ func (b *Broker) Shards() int { return int(b.long("millrace.shards")) }
 // WALBytes is millrace.wal.bytes; 0: see Sizes.
 func (b *Broker) WALBytes() int64 { return b.long("millrace.wal.bytes") }
 
-// WALFileBytes is millrace.wal.file.bytes; 0: the engine's choice.
+// WALFileBytes is millrace.wal.file.bytes; 0: see Sizes.
 func (b *Broker) WALFileBytes() int64 { return b.long("millrace.wal.file.bytes") }
 
 // RingBytes is millrace.tail.ring.bytes; 0: see Sizes.
 func (b *Broker) RingBytes() int64 { return b.long("millrace.tail.ring.bytes") }
 
-// CommitBytesMax is millrace.commit.max.bytes; 0: the engine's choice.
+// CommitBytesMax is the most bytes of one commit.
 func (b *Broker) CommitBytesMax() int { return int(b.long("millrace.commit.max.bytes")) }
 
 // NetworkThreads is num.network.threads; 0: by the number of cores.
@@ -113,7 +113,7 @@ func (b *Broker) AutoCreateTopics() bool { return b.long("auto.create.topics.ena
 func (b *Broker) DeleteTopics() bool { return b.long("delete.topic.enable") == 1 }
 
 // NumPartitions is the number of partitions of a topic that does not say.
-func (b *Broker) NumPartitions() int { return int(b.long("num.partitions")) }
+func (b *Broker) NumPartitions() int32 { return int32(b.long("num.partitions")) }
 
 // DefaultReplicationFactor is the number of replicas of a topic that does not
 // say: what was set, else at most one for each of the known brokers.
@@ -122,7 +122,9 @@ func (b *Broker) DefaultReplicationFactor(brokers int) int {
 }
 
 // OffsetsTopicPartitions is the number of partitions of __consumer_offsets.
-func (b *Broker) OffsetsTopicPartitions() int { return int(b.long("offsets.topic.num.partitions")) }
+func (b *Broker) OffsetsTopicPartitions() int32 {
+	return int32(b.long("offsets.topic.num.partitions"))
+}
 
 // OffsetsTopicReplicationFactor is like DefaultReplicationFactor, for
 // __consumer_offsets.
@@ -191,26 +193,37 @@ type Machine struct {
 	DiskBytes   int64 // of the data directory's file system, used or not
 }
 
-// Sizes are the settings that grow with the machine.
+// Sizes are the settings that grow with the machine, as the engine and the
+// network layer take them: those of the log are for each shard.
 type Sizes struct {
-	Shards                        int
-	WALBytes                      int64
-	RingBytes, NetworkMemoryBytes int64
+	Shards             int
+	WALBytes           int64
+	WALFileBytes       int64
+	RingBytes          int64
+	CommitBytesMax     int
+	NetworkMemoryBytes int64
 }
 
 // Sizes fills in what nobody set, by the rules in the settings' documentation.
 func (b *Broker) Sizes(m Machine) Sizes {
-	s := Sizes{b.Shards(), b.WALBytes(), b.RingBytes(), b.NetworkMemoryBytes()}
 	share := min(max(m.MemoryBytes/32, 64<<20), 8<<30)
+	s := Sizes{Shards: b.Shards(), CommitBytesMax: b.CommitBytesMax(), NetworkMemoryBytes: b.NetworkMemoryBytes()}
 	if s.Shards == 0 {
 		s.Shards = min(max(m.Cores/4, 1), 16)
 	}
-	if s.WALBytes == 0 {
-		s.WALBytes = max(min(1<<30, m.DiskBytes/16), 64<<20)
+	wal, ring := b.WALBytes(), b.RingBytes()
+	if wal == 0 {
+		wal = max(min(1<<30, m.DiskBytes/16), 64<<20)
 	}
-	if s.RingBytes == 0 {
-		s.RingBytes = share
+	if ring == 0 {
+		ring = share
 	}
+	s.WALBytes, s.RingBytes = wal/int64(s.Shards), ring/int64(s.Shards)
+	if s.WALFileBytes = b.WALFileBytes(); s.WALFileBytes == 0 {
+		s.WALFileBytes = max(min(64<<20, s.WALBytes/4), int64(4*s.CommitBytesMax))
+	}
+	const block = 4096
+	s.WALFileBytes -= s.WALFileBytes % block
 	if s.NetworkMemoryBytes == 0 {
 		s.NetworkMemoryBytes = share
 	}

@@ -66,7 +66,7 @@ func (b *Broker) check() error {
 	if _, err := b.AdvertisedListeners(); err != nil {
 		return err
 	}
-	if err := checkTopic(b.Topic(nil)); err != nil {
+	if err := b.checkTopic(b.Topic(nil)); err != nil {
 		return err
 	}
 	return nil

@@ -6,8 +6,9 @@ import (
 	"regexp"
 )
 
-// maxBatchBytes is the largest batch that the log can take in one commit.
-const maxBatchBytes = 1<<31 - 1
+// commitOverhead is what a commit needs beside the batches in it, with room to
+// spare.
+const commitOverhead = 64 << 10
 
 func gzipLevel(v value) error {
 	if v.n != -1 && (v.n < 1 || v.n > 9) {
@@ -58,6 +59,21 @@ func sizeOrZero(low int64) Rule {
 				return fmt.Errorf("value must be 0 or at least %d", low)
 			}
 			return nil
+		},
+	}
+}
+
+// blocks allows sizes in whole blocks of the device.
+func blocks(low, high int64) Rule {
+	const block = 4096
+	r := between(low, high)
+	return Rule{
+		Text: r.Text + " in steps of 4096",
+		check: func(v value) error {
+			if v.n%block != 0 {
+				return errors.New("value must be a multiple of 4096")
+			}
+			return r.check(v)
 		},
 	}
 }

@@ -7,8 +7,8 @@ var millraceSettings = []Setting{
 		Doc: "Address of the admin HTTP server (/metrics, /healthz, /readyz, /debug/pprof). \"off\": none. It has no authentication.",
 	},
 	{
-		Name: "millrace.commit.max.bytes", Type: Int, Default: "0", Valid: between(0, 8<<20),
-		Doc: "The most bytes of one commit of the write-ahead log. 0: the engine's choice.",
+		Name: "millrace.commit.max.bytes", Type: Int, Default: "4194304", Valid: blocks(16<<10, 16<<20),
+		Doc: "The most bytes of one commit of the write-ahead log. The largest batch that a topic takes (max.message.bytes) must fit into one. The ring holds at least four.",
 	},
 	{
 		Name: "millrace.connection.memory.bytes", Type: Long, Default: "0", Valid: atLeast(0),
@@ -47,15 +47,15 @@ var millraceSettings = []Setting{
 		Doc: "How long an orderly end may take before the process ends anyway. What was acknowledged is on the device in any case.",
 	},
 	{
-		Name: "millrace.tail.ring.bytes", Type: Long, Default: "0", Valid: sizeOrZero(16 << 20),
+		Name: "millrace.tail.ring.bytes", Type: Long, Default: "0", Valid: sizeOrZero(64 << 10),
 		Doc: "Memory that holds the newest records of all partitions, over all shards: commits are built in it and consumers at the tail are served from it. 0: 1/32 of the machine's memory, from 64 MiB to 8 GiB.",
 	},
 	{
-		Name: "millrace.wal.bytes", Type: Long, Default: "0", Valid: sizeOrZero(32 << 20),
-		Doc: "Disk space of the write-ahead log, over all shards. It bounds what a restart has to read. 0: 1 GiB, but at most 1/16 of the disk.",
+		Name: "millrace.wal.bytes", Type: Long, Default: "0", Valid: sizeOrZero(256 << 10),
+		Doc: "Disk space of the write-ahead log, over all shards. It bounds what a restart has to read. 0: 1 GiB, but at most 1/16 of the disk, and at least 64 MiB.",
 	},
 	{
-		Name: "millrace.wal.file.bytes", Type: Long, Default: "0", Valid: sizeOrZero(4 << 20),
-		Doc: "Size of one file of the write-ahead log. 0: the engine's choice.",
+		Name: "millrace.wal.file.bytes", Type: Long, Default: "0", Valid: sizeOrZero(64 << 10),
+		Doc: "Size of one file of the write-ahead log; a shard has at least three. 0: a quarter of the shard's space, up to 64 MiB.",
 	},
 }

@@ -111,8 +111,8 @@ var topicSettings = []Setting{
 		Doc: "The longest time that a record of a compacted topic stays out of compaction.",
 	},
 	{
-		Name: MaxMessageBytes, Type: Int, Default: "1048588", Valid: between(0, maxBatchBytes), Synonyms: under("message.max.bytes"),
-		Doc: "The largest batch, as it arrives (compressed), that the topic takes.",
+		Name: MaxMessageBytes, Type: Int, Default: "1048588", Valid: atLeast(0), Synonyms: under("message.max.bytes"),
+		Doc: "The largest batch, as it arrives (compressed), that the topic takes. A batch must fit into one commit: see millrace.commit.max.bytes.",
 	},
 	{
 		Name: MessageTimestampAfterMs, Type: Long, Default: "3600000", Valid: atLeast(0), Synonyms: under("log.message.timestamp.after.max.ms"),

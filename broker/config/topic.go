@@ -93,14 +93,18 @@ func (b *Broker) ValidateTopic(overrides map[string]string) error {
 			return err
 		}
 	}
-	return checkTopic(b.Topic(overrides))
+	return b.checkTopic(b.Topic(overrides))
 }
 
 // checkTopic looks at settings that must fit together.
-func checkTopic(t Topic) error {
+func (b *Broker) checkTopic(t Topic) error {
 	if t.MinCompactionLagMs > t.MaxCompactionLagMs {
 		return &Invalid{MinCompactionLagMs, fmt.Sprintf("conflict topic config setting %s (%d) > %s (%d)",
 			MinCompactionLagMs, t.MinCompactionLagMs, MaxCompactionLagMs, t.MaxCompactionLagMs)}
+	}
+	if most := b.CommitBytesMax() - commitOverhead; t.MaxMessageBytes > most {
+		return &Invalid{MaxMessageBytes, fmt.Sprintf("Invalid value %d for configuration %s: a batch must fit into one commit, which takes %d bytes: raise millrace.commit.max.bytes of the broker first",
+			t.MaxMessageBytes, MaxMessageBytes, most)}
 	}
 	return nil
 }
@@ -127,5 +131,5 @@ func (b *Broker) ValidateBroker(values map[string]string) error {
 	maps.Copy(merged, sn.perBroker)
 	maps.Copy(merged, values)
 	trial.current.Store(trial.resolve(nil, merged))
-	return checkTopic(trial.Topic(nil))
+	return trial.checkTopic(trial.Topic(nil))
 }
