@@ -1,0 +1,251 @@
+package raft
+
+import "maps"
+
+func (m *Image) registerBroker(c *RegisterBroker, r *Result) {
+	old := m.Brokers[c.ID]
+	switch {
+	case m.ClusterID == "":
+		r.refuse(NotFormed, "register after FormCluster")
+		return
+	case c.ID < 0 || c.DirectoryID.IsZero() || c.IncarnationID.IsZero() || c.Host == "" || c.Port < 0 || c.Port > 65535:
+		r.refuse(InvalidCommand, "broker %d at %q:%d", c.ID, c.Host, c.Port)
+		return
+	case len(c.Host) > maxHostBytes || len(c.Rack) > maxHostBytes || old == nil && len(m.Brokers) >= maxBrokers:
+		r.refuse(LimitExceeded, "%d brokers", len(m.Brokers))
+		return
+	case c.MaxLevel < m.Level:
+		r.refuse(LevelNotSupported, "broker %d supports level %d, finalised is %d", c.ID, c.MaxLevel, m.Level)
+		return
+	case !m.bindReplica(c, r):
+		return
+	}
+	moved := old != nil && !old.DirectoryID.IsZero() && old.DirectoryID != c.DirectoryID
+	if moved && !c.ReplaceDirectory {
+		r.refuse(DirectoryMismatch, "broker %d has data directory %s, not %s", c.ID, old.DirectoryID, c.DirectoryID)
+		return
+	}
+	if old != nil && old.IncarnationID == c.IncarnationID {
+		r.Value = old.Epoch // the answer to the first try was lost
+		return
+	}
+	b := &Broker{
+		ID: c.ID, Epoch: int64(m.Index), DirectoryID: c.DirectoryID, IncarnationID: c.IncarnationID,
+		Host: c.Host, Port: c.Port, Rack: c.Rack, Fenced: c.Fenced, MaxLevel: c.MaxLevel,
+	}
+	m.putBroker(b)
+	r.Value = b.Epoch
+	m.changePartitions(func(t *Topic, p *Partition) *Partition {
+		n := p
+		if moved {
+			n = m.forget(n, b.ID)
+		}
+		if b.Fenced {
+			n = m.leave(t, n, b.ID)
+		} else {
+			n = m.begin(n, b.ID)
+		}
+		return n
+	})
+}
+
+// bindReplica ties the raft replica to its data directory, or refuses another one: the replica has
+// lost its votes and its log, and would let two leaders be elected in one term.
+func (m *Image) bindReplica(c *RegisterBroker, r *Result) bool {
+	if c.ReplicaID == 0 {
+		return true
+	}
+	known := m.Replicas[c.ReplicaID]
+	if known != nil && known.NodeID != c.ID {
+		r.refuse(DirectoryMismatch, "replica %d belongs to broker %d", c.ReplicaID, known.NodeID)
+		return false
+	}
+	if known != nil && !known.DirectoryID.IsZero() {
+		if known.DirectoryID != c.DirectoryID {
+			r.refuse(DirectoryMismatch, "replica %d has data directory %s, not %s", c.ReplicaID, known.DirectoryID, c.DirectoryID)
+			return false
+		}
+		return true
+	}
+	m.Replicas = maps.Clone(m.Replicas)
+	m.Replicas[c.ReplicaID] = &Replica{ID: c.ReplicaID, NodeID: c.ID, DirectoryID: c.DirectoryID}
+	return true
+}
+
+func (m *Image) fenceBroker(c *FenceBroker, r *Result) {
+	if !m.checkController(c.ControllerEpoch, r) || !m.checkBroker(c.ID, c.BrokerEpoch, r) {
+		return
+	}
+	if m.Brokers[c.ID].Fenced {
+		return
+	}
+	b := *m.Brokers[c.ID]
+	b.Fenced = true
+	m.putBroker(&b)
+	m.changePartitions(func(t *Topic, p *Partition) *Partition { return m.leave(t, p, b.ID) })
+}
+
+func (m *Image) unfenceBroker(c *UnfenceBroker, r *Result) {
+	if !m.checkController(c.ControllerEpoch, r) || !m.checkBroker(c.ID, c.BrokerEpoch, r) {
+		return
+	}
+	if !m.Brokers[c.ID].Fenced {
+		return
+	}
+	b := *m.Brokers[c.ID]
+	b.Fenced = false
+	m.putBroker(&b)
+	m.changePartitions(func(_ *Topic, p *Partition) *Partition {
+		if p.Leader == NoLeader {
+			return m.begin(p, b.ID)
+		}
+		return p
+	})
+}
+
+func (m *Image) unregisterBroker(c *UnregisterBroker, r *Result) {
+	if !m.checkBroker(c.ID, c.BrokerEpoch, r) {
+		return
+	}
+	if !m.Brokers[c.ID].Fenced {
+		r.refuse(InvalidCommand, "broker %d is not fenced", c.ID)
+		return
+	}
+	held := ""
+	m.EachTopic(func(t *Topic) bool {
+		for _, p := range t.Partitions {
+			if contains(p.Replicas, c.ID) {
+				held = t.Name
+				return false
+			}
+		}
+		return true
+	})
+	if held != "" {
+		r.refuse(InvalidCommand, "broker %d holds replicas", c.ID)
+		return
+	}
+	m.Brokers = maps.Clone(m.Brokers)
+	delete(m.Brokers, c.ID)
+}
+
+// changePartitions replaces every partition for which f returns another one than it was given.
+func (m *Image) changePartitions(f func(*Topic, *Partition) *Partition) {
+	var changed []*Topic
+	m.EachTopic(func(t *Topic) bool {
+		if n := t.changePartitions(f); n != t {
+			changed = append(changed, n)
+		}
+		return true
+	})
+	for _, t := range changed {
+		m.putTopic(t)
+	}
+}
+
+func (t *Topic) changePartitions(f func(*Topic, *Partition) *Partition) *Topic {
+	n := t
+	for i, p := range t.Partitions {
+		c := f(t, p)
+		if c == p {
+			continue
+		}
+		if n == t {
+			n = t.withPartitions()
+		}
+		n.Partitions[i] = c
+	}
+	return n
+}
+
+// begin lets a live broker lead where it leads already, in a new epoch, or where nobody does and
+// it may be elected.
+func (m *Image) begin(p *Partition, id int32) *Partition {
+	switch {
+	case p.Leader == id:
+		n := *p
+		n.LeaderEpoch++
+		n.PartitionEpoch++
+		return &n
+	case p.Leader == NoLeader && (contains(p.ISR, id) || contains(p.ELR, id)):
+		n := *p
+		n.PartitionEpoch++
+		n.lead(id)
+		return &n
+	default:
+		return p
+	}
+}
+
+// leave takes a broker out of the ISR and from leadership. It stays eligible (ELR) while the ISR is
+// below min.insync.replicas: then nothing was acknowledged that it does not have.
+func (m *Image) leave(t *Topic, p *Partition, id int32) *Partition {
+	if p.Leader != id && !contains(p.ISR, id) {
+		return p
+	}
+	n := *p
+	n.setISR(without(p.ISR, id), m.effectiveMinISR(t, p))
+	n.PartitionEpoch++
+	if p.Leader == id {
+		n.elect(m.live)
+	}
+	return &n
+}
+
+// forget takes a broker that lost its data out of ISR and ELR.
+func (m *Image) forget(p *Partition, id int32) *Partition {
+	if p.Leader != id && !contains(p.ISR, id) && !contains(p.ELR, id) {
+		return p
+	}
+	n := *p
+	n.ISR, n.ELR = without(p.ISR, id), without(p.ELR, id)
+	n.PartitionEpoch++
+	if p.Leader == id {
+		n.elect(m.live)
+	}
+	return &n
+}
+
+// setISR replaces the ISR and keeps the ELR as KIP-966 has it: who leaves an ISR that is or falls
+// below min.insync.replicas stays eligible; an ISR that reaches it ends all eligibility outside.
+func (p *Partition) setISR(isr []int32, minISR int) {
+	if len(isr) >= minISR {
+		p.ISR, p.ELR = isr, nil
+		return
+	}
+	var elr []int32
+	for _, ids := range [][]int32{p.ELR, p.ISR} {
+		for _, id := range ids {
+			if !contains(isr, id) && !contains(elr, id) {
+				elr = append(elr, id)
+			}
+		}
+	}
+	p.ISR, p.ELR = isr, elr
+}
+
+// elect chooses a leader from the ISR, else from the ELR, in order of preference.
+func (p *Partition) elect(live func(int32) bool) {
+	for _, ids := range [][]int32{p.ISR, p.ELR} {
+		for _, id := range p.Replicas {
+			if contains(ids, id) && live(id) {
+				p.lead(id)
+				return
+			}
+		}
+	}
+	p.lead(NoLeader)
+}
+
+// lead makes id the leader in a new epoch. One elected from the ELR is the whole ISR: it has all
+// that was acknowledged, the others have to prove it.
+func (p *Partition) lead(id int32) {
+	if p.Leader != NoLeader {
+		p.LastLeader = p.Leader
+	}
+	p.Leader = id
+	p.LeaderEpoch++
+	if id != NoLeader && !contains(p.ISR, id) {
+		p.ISR, p.ELR = []int32{id}, without(p.ELR, id)
+	}
+}

@@ -1,0 +1,118 @@
+package raft
+
+import "slices"
+
+func (m *Image) alterPartitions(c *AlterPartitions, r *Result) {
+	if !m.checkBroker(c.BrokerID, c.BrokerEpoch, r) {
+		return
+	}
+	r.Items = make([]ItemResult, len(c.Partitions))
+	for i := range c.Partitions {
+		r.Items[i] = m.alterISR(c.BrokerID, &c.Partitions[i])
+	}
+}
+
+// alterISR applies the checks of Kafka's ReplicationControlManager in its order (KIP-497, 841, 903).
+func (m *Image) alterISR(leader int32, c *ISRChange) ItemResult {
+	t := m.TopicByID(c.TopicID)
+	if t == nil {
+		return item(UnknownTopic, "id %s", c.TopicID)
+	}
+	p := t.Partition(c.Partition)
+	switch {
+	case p == nil:
+		return item(UnknownPartition, "%s-%d", t.Name, c.Partition)
+	case c.LeaderEpoch > p.LeaderEpoch || c.PartitionEpoch > p.PartitionEpoch:
+		return item(NewerEpoch, "%s-%d is at (%d, %d)", t.Name, c.Partition, p.LeaderEpoch, p.PartitionEpoch)
+	case c.LeaderEpoch < p.LeaderEpoch:
+		return item(FencedLeaderEpoch, "%s-%d is at %d", t.Name, c.Partition, p.LeaderEpoch)
+	case p.Leader != leader:
+		return item(NotLeader, "%s-%d is led by %d", t.Name, c.Partition, p.Leader)
+	case c.PartitionEpoch < p.PartitionEpoch:
+		return item(InvalidPartitionEpoch, "%s-%d is at %d", t.Name, c.Partition, p.PartitionEpoch)
+	}
+	isr := make([]int32, 0, len(c.ISR))
+	for _, member := range c.ISR {
+		if !contains(p.Replicas, member.ID) || contains(isr, member.ID) {
+			return item(InvalidCommand, "%s-%d: isr member %d is doubled or no replica", t.Name, c.Partition, member.ID)
+		}
+		b := m.Brokers[member.ID]
+		if b == nil || b.Fenced || b.Epoch != member.BrokerEpoch {
+			return item(IneligibleReplica, "%s-%d: broker %d", t.Name, c.Partition, member.ID)
+		}
+		isr = append(isr, member.ID)
+	}
+	if !contains(isr, leader) {
+		return item(InvalidCommand, "%s-%d: isr without its leader", t.Name, c.Partition)
+	}
+	n := *p
+	n.setISR(isr, m.effectiveMinISR(t, p))
+	n.PartitionEpoch++
+	m.putPartition(t, c.Partition, &n)
+	return ItemResult{}
+}
+
+func (m *Image) electLeaders(c *ElectLeaders, r *Result) {
+	if !m.checkController(c.ControllerEpoch, r) {
+		return
+	}
+	r.Items = make([]ItemResult, len(c.Partitions))
+	for i := range c.Partitions {
+		r.Items[i] = m.electLeader(&c.Partitions[i])
+	}
+}
+
+func (m *Image) electLeader(c *Election) ItemResult {
+	t := m.TopicByID(c.TopicID)
+	if t == nil {
+		return item(UnknownTopic, "id %s", c.TopicID)
+	}
+	p := t.Partition(c.Partition)
+	switch {
+	case p == nil:
+		return item(UnknownPartition, "%s-%d", t.Name, c.Partition)
+	case c.PartitionEpoch != p.PartitionEpoch:
+		return item(InvalidPartitionEpoch, "%s-%d is at %d", t.Name, c.Partition, p.PartitionEpoch)
+	case p.Leader != NoLeader && p.Leader == c.Leader:
+		return item(ElectionNotNeeded, "%s-%d is led by %d", t.Name, c.Partition, p.Leader)
+	}
+	n := *p
+	n.PartitionEpoch++
+	clean := func(id int32) bool { return m.live(id) && (c.Leader == NoBroker || id == c.Leader) }
+	n.elect(clean)
+	if n.Leader == NoLeader && c.Unclean {
+		n.electUnclean(clean)
+	}
+	switch n.Leader {
+	case NoLeader:
+		return item(EligibleLeaderMissing, "%s-%d", t.Name, c.Partition)
+	case p.Leader:
+		return item(ElectionNotNeeded, "%s-%d is led by %d", t.Name, c.Partition, p.Leader)
+	}
+	n.LeaderEpoch = p.LeaderEpoch + 1 // one election, however many attempts
+	m.putPartition(t, c.Partition, &n)
+	return ItemResult{}
+}
+
+// electUnclean admits any live replica; whoever led last comes first, because it knows the most.
+// Its log becomes the truth: nobody else is in sync or eligible any more.
+func (p *Partition) electUnclean(live func(int32) bool) {
+	order := p.Replicas
+	if contains(order, p.LastLeader) {
+		order = append([]int32{p.LastLeader}, order...)
+	}
+	for _, id := range order {
+		if live(id) {
+			p.lead(id)
+			p.ISR, p.ELR = []int32{id}, nil
+			return
+		}
+	}
+}
+
+func (m *Image) putPartition(t *Topic, partition int32, p *Partition) {
+	n := *t
+	n.Partitions = slices.Clone(t.Partitions)
+	n.Partitions[partition] = p
+	m.putTopic(&n)
+}

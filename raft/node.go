@@ -1,0 +1,423 @@
+package raft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	"github.com/lni/dragonboat/v4/raftpb"
+	"github.com/lni/dragonboat/v4/statemachine"
+
+	"millrace/engine/disk"
+	"millrace/raft/logdb"
+)
+
+// Constants that a directory is bound to for life.
+const (
+	shardID      = 1
+	deploymentID = 0x6d696c6c72616365 // "millrace": the cluster's own id is in its first command
+)
+
+const (
+	rttMillis     = 5
+	electionTicks = 10
+
+	defaultSnapshotEntries = 4000
+	keptEntries            = 1000     // behind a snapshot, for replicas that are a little late
+	maxLogBytes            = 32 << 20 // of commands since the last snapshot, before another one is taken
+	maxInMemoryLog         = 64 << 20
+	snapshotSlack          = 16 << 20 // free space that a snapshot must leave
+)
+
+// Errors of Node's calls.
+var (
+	ErrClosed = errors.New("raft: node is closed")
+	// ErrOutcomeUnknown: the command may have been applied, may still be, or is lost. Look at the image
+	// or propose again: commands are compare-and-set.
+	ErrOutcomeUnknown = errors.New("raft: outcome of the proposal is unknown")
+	// ErrNotReady: the command was certainly not applied; no leader took it in time.
+	ErrNotReady = errors.New("raft: no leader took the proposal")
+)
+
+// Options of Open.
+type Options struct {
+	// Dir belongs to this package alone.
+	Dir string
+	FS  disk.FS // nil: the machine's
+	// NodeID is the broker's id; ReplicaID its raft replica's, never reused; 0 makes NodeID+1.
+	NodeID    int32
+	ReplicaID uint64
+	// ExpectFormed refuses an empty log: the data directory belongs to a formed cluster, so that the
+	// metadata was here and is lost.
+	ExpectFormed bool
+	Logger       *slog.Logger
+	// OnFailed is told once, on its own goroutine, that this replica can go no further: its log
+	// cannot be written, or it met a command that it cannot apply. The process should stop.
+	OnFailed func(error)
+	// SnapshotEntries is how many commands lie between two snapshots.
+	SnapshotEntries uint64
+	// ReadyTimeout bounds Open's wait for a leader.
+	ReadyTimeout time.Duration
+}
+
+// Node is one replica of the metadata. It is safe for concurrent use.
+type Node struct {
+	o       Options
+	replica uint64
+	lock    io.Closer
+	log     *logdb.DB
+	host    *dragonboat.NodeHost
+	sm      *stateMachine
+
+	failOnce sync.Once
+	closing  chan struct{}
+	closed   sync.Once
+	workers  sync.WaitGroup
+	closeErr error
+
+	snapshotting sync.Mutex
+}
+
+// ErrMetadataLost is what ExpectFormed refuses with.
+var ErrMetadataLost = errors.New("raft: this data directory belongs to a formed cluster, but its metadata log is empty or gone")
+
+// Open starts the replica of a directory as the only voter, creating it if it is empty, and
+// returns once its image holds everything that was ever acknowledged.
+func Open(o Options) (*Node, error) {
+	if o.FS == nil {
+		o.FS = disk.OS()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.ReplicaID == 0 {
+		o.ReplicaID = uint64(o.NodeID) + 1
+	}
+	if o.SnapshotEntries == 0 {
+		o.SnapshotEntries = defaultSnapshotEntries
+	}
+	if o.ReadyTimeout == 0 {
+		o.ReadyTimeout = time.Minute
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("raft: %w", err)
+	}
+	o.Dir = dir
+	routeLibraryLog(o.Logger)
+	n := &Node{o: o, replica: o.ReplicaID, closing: make(chan struct{})}
+	n.sm = newStateMachine(n.fail, n.mayWriteSnapshot)
+	if err := n.open(); err != nil {
+		_ = n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Node) open() (err error) {
+	if err := disk.MkdirAllDurable(n.o.FS, n.o.Dir, 0o755); err != nil {
+		return fmt.Errorf("raft: %w", err)
+	}
+	if n.lock, err = n.o.FS.Lock(filepath.Join(n.o.Dir, "lock")); err != nil {
+		return fmt.Errorf("raft: %w", err)
+	}
+	name, err := os.Hostname()
+	if err != nil || name == "" || strings.ContainsRune(name, filepath.Separator) {
+		return fmt.Errorf("raft: this machine has no usable host name (%q): %w", name, err)
+	}
+	files := &libraryFS{fs: n.o.FS, dir: n.o.Dir, host: name}
+	n.log, err = logdb.Open(logdb.Options{
+		Dir: filepath.Join(n.o.Dir, "log"), FS: n.o.FS, OnFailed: n.fail, Logger: n.o.Logger,
+		SumFile: func(s raftpb.Snapshot) (logdb.FileSum, error) {
+			return sumFile(n.o.FS, filepath.Join(n.o.Dir, snapshotDir, n.snapshotPath(s)))
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := n.checkIdentity(); err != nil {
+		return err
+	}
+	if err := n.log.VerifySnapshot(shardID, n.replica); err != nil {
+		return err
+	}
+	return n.start(files)
+}
+
+// checkIdentity refuses a log of another replica, and an empty one that ought not to be.
+func (n *Node) checkIdentity() error {
+	known, err := n.log.ListNodeInfo()
+	if err != nil {
+		return err
+	}
+	for _, k := range known {
+		if k.ShardID != shardID || k.ReplicaID != n.replica {
+			return fmt.Errorf("raft: %s is the log of replica %d, not of %d (was --node-id changed?)", n.o.Dir, k.ReplicaID, n.replica)
+		}
+	}
+	if len(known) == 0 && n.o.ExpectFormed {
+		return fmt.Errorf("%w: %s", ErrMetadataLost, n.o.Dir)
+	}
+	return nil
+}
+
+func (n *Node) start(files *libraryFS) error {
+	host, err := dragonboat.NewNodeHost(config.NodeHostConfig{
+		DeploymentID:   deploymentID,
+		NodeHostDir:    n.o.Dir,
+		RTTMillisecond: rttMillis,
+		RaftAddress:    replicaAddress(n.replica),
+		Expert: config.ExpertConfig{
+			LogDBFactory:     logFactory{n.log},
+			TransportFactory: transportFactory{},
+			// One group needs one worker of each kind.
+			Engine: config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1, SnapshotShards: 1, CloseShards: 1},
+			LogDB:  config.LogDBConfig{Shards: 1},
+			FS:     files,
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("raft: %w", err)
+	}
+	n.host = host
+	create := func(uint64, uint64) statemachine.IConcurrentStateMachine { return n.sm }
+	err = host.StartConcurrentReplica(map[uint64]string{n.replica: replicaAddress(n.replica)}, false, create, config.Config{
+		ReplicaID:           n.replica,
+		ShardID:             shardID,
+		CheckQuorum:         true,
+		PreVote:             true,
+		ElectionRTT:         electionTicks,
+		HeartbeatRTT:        1,
+		SnapshotEntries:     n.o.SnapshotEntries,
+		CompactionOverhead:  keptEntries,
+		MaxInMemLogSize:     maxInMemoryLog,
+		OrderedConfigChange: true,
+	})
+	if err != nil {
+		return fmt.Errorf("raft: %w", err)
+	}
+	// A command of this term is applied after all that came before it: then the image is complete.
+	ctx, cancel := context.WithTimeout(context.Background(), n.o.ReadyTimeout)
+	defer cancel()
+	if _, err := n.Propose(ctx, &BecomeController{NodeID: n.o.NodeID}); err != nil {
+		return fmt.Errorf("raft: not ready: %w", err)
+	}
+	return nil
+}
+
+// Image returns the newest image. It never blocks.
+func (n *Node) Image() *Image { return n.sm.image.Load() }
+
+// IsController reports whether the newest image names this node.
+func (n *Node) IsController() bool { return n.Image().Controller.NodeID == n.o.NodeID }
+
+// Propose commits a command and returns what the state machine answered. An error says that there
+// is no answer: ErrOutcomeUnknown, ErrNotReady, ErrClosed or ErrCommandTooLarge. A refusal by the
+// state machine is no error here but Result.Err(). Without a deadline in ctx it waits ten seconds.
+func (n *Node) Propose(ctx context.Context, c Command) (Result, error) {
+	b, err := EncodeCommand(c)
+	if err != nil {
+		return Result{}, err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+	}
+	session := n.host.GetNoOPSession(shardID)
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		if n.isClosing() {
+			return Result{}, ErrClosed
+		}
+		r, err := n.host.SyncPropose(ctx, session, b)
+		switch {
+		case n.isClosing():
+			// Whatever it says: a log that was aborted reports success too.
+			return Result{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ErrClosed)
+		case err == nil:
+			n.snapshotIfLarge()
+			return decodeResult(r.Data)
+		case errors.Is(err, dragonboat.ErrShardNotReady), errors.Is(err, dragonboat.ErrSystemBusy):
+			// Refused before it entered the log: try again.
+		case errors.Is(err, dragonboat.ErrClosed), errors.Is(err, dragonboat.ErrShardClosed):
+			return Result{}, ErrClosed
+		default:
+			return Result{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+		}
+		select {
+		case <-ctx.Done():
+			return Result{}, fmt.Errorf("%w: %w", ErrNotReady, ctx.Err())
+		case <-n.closing:
+			return Result{}, ErrClosed
+		case <-time.After(wait):
+		}
+	}
+}
+
+// WaitIndex returns the newest image once it has reached a raft index.
+func (n *Node) WaitIndex(ctx context.Context, index uint64) (*Image, error) {
+	for {
+		m, changed := n.sm.newest()
+		if m.Index >= index {
+			return m, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return m, ctx.Err()
+		case <-n.closing:
+			return m, ErrClosed
+		}
+	}
+}
+
+// Updates calls f, on a goroutine of its own, with the image it saw last and the newest one, first
+// with an empty image as old. Images that came and went meanwhile are skipped: f sees the newest, and
+// takes the difference (TopicChanges, ConfigChanges). After stop has returned f is not called any
+// more; stop must not be called from f.
+func (n *Node) Updates(f func(old, now *Image)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	n.workers.Go(func() {
+		defer close(done)
+		for old := newImage(); ; {
+			now, changed := n.sm.newest()
+			if now != old && ctx.Err() == nil {
+				f(old, now)
+				old = now
+				continue
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			case <-n.closing:
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// Close stops the replica. Everything that was acknowledged is durable without it.
+func (n *Node) Close() error {
+	n.closed.Do(func() {
+		close(n.closing)
+		n.workers.Wait()
+		n.sm.stop()
+		if n.log != nil {
+			n.log.Abort() // nobody is told of success from here on
+		}
+		if n.host != nil {
+			n.host.Close() // closes the log as well
+		} else if n.log != nil {
+			n.closeErr = n.log.Close()
+		}
+		if n.lock != nil {
+			n.closeErr = errors.Join(n.closeErr, n.lock.Close())
+		}
+	})
+	return n.closeErr
+}
+
+func (n *Node) isClosing() bool {
+	select {
+	case <-n.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+func (n *Node) fail(err error) {
+	n.failOnce.Do(func() {
+		n.o.Logger.Error("metadata replica stopped", "err", err)
+		if n.o.OnFailed != nil {
+			go n.o.OnFailed(err)
+		}
+	})
+}
+
+// mayWriteSnapshot postpones a snapshot that would fill the disk: dragonboat ends the process if a
+// snapshot cannot be written, and the log is good without it.
+func (n *Node) mayWriteSnapshot(size int64) error {
+	free, _, err := n.o.FS.Statfs(n.o.Dir)
+	if err != nil {
+		return err
+	}
+	if free < 2*size+snapshotSlack {
+		n.o.Logger.Warn("metadata snapshot postponed: no space", "free", free, "size", size)
+		return fmt.Errorf("only %d bytes free", free)
+	}
+	return nil
+}
+
+// snapshotIfLarge bounds the log by bytes where few but large commands are proposed.
+func (n *Node) snapshotIfLarge() {
+	if n.log.Size() < maxLogBytes || !n.snapshotting.TryLock() {
+		return
+	}
+	defer n.snapshotting.Unlock()
+	option := dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionOverhead: 1}
+	if _, err := n.host.RequestSnapshot(shardID, option, time.Minute); err != nil {
+		n.o.Logger.Warn("metadata snapshot not taken", "err", err)
+	}
+}
+
+// snapshotPath is where dragonboat keeps a snapshot's file, below its host name.
+func (n *Node) snapshotPath(s raftpb.Snapshot) string {
+	parts := strings.Split(s.Filepath, string(filepath.Separator))
+	// <dir>/<host>/<deployment>/<part>/<replica>/<snapshot>/<file>
+	if len(parts) < 5 {
+		return s.Filepath
+	}
+	return filepath.Join(parts[len(parts)-5:]...)
+}
+
+func sumFile(fsys disk.FS, path string) (s logdb.FileSum, err error) {
+	f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = f.Close() }()
+	size, err := f.Size()
+	if err != nil {
+		return s, err
+	}
+	buf := make([]byte, 256<<10)
+	for at := int64(0); at < size; {
+		p := buf[:min(int64(len(buf)), size-at)]
+		if k, err := f.ReadAt(p, at); k < len(p) {
+			return s, fmt.Errorf("read %s: %w", path, err)
+		}
+		s.CRC = crc32.Update(s.CRC, castagnoli, p)
+		at += int64(len(p))
+	}
+	s.Size = uint64(size)
+	return s, nil
+}
+
+// logFactory hands an open log to dragonboat.
+type logFactory struct{ log *logdb.DB }
+
+// Create is part of config.LogDBFactory.
+func (f logFactory) Create(config.NodeHostConfig, config.LogDBCallback, []string, []string) (raftio.ILogDB, error) {
+	return f.log, nil
+}
+
+// Name is part of config.LogDBFactory.
+func (f logFactory) Name() string { return logdb.Name }
