@@ -15,19 +15,18 @@ type Builder struct {
 }
 
 // NewBuilder returns a builder of one batch that starts at baseOffset.
-func NewBuilder(baseOffset int64, leaderEpoch int32, codec Codec) *Builder {
+func NewBuilder(baseOffset int64, leaderEpoch int32) *Builder {
 	b := new(Builder)
-	b.Reset(baseOffset, leaderEpoch, codec)
+	b.Reset(baseOffset, leaderEpoch)
 	return b
 }
 
 // Reset starts the next batch and keeps the memory of the last one.
-func (b *Builder) Reset(baseOffset int64, leaderEpoch int32, codec Codec) {
+func (b *Builder) Reset(baseOffset int64, leaderEpoch int32) {
 	b.header = Header{
 		BaseOffset:      baseOffset,
 		LeaderEpoch:     leaderEpoch,
 		Magic:           2,
-		Attributes:      int16(codec),
 		LastOffsetDelta: -1,
 		BaseTimestamp:   NoTimestamp,
 		MaxTimestamp:    NoTimestamp,
@@ -36,6 +35,11 @@ func (b *Builder) Reset(baseOffset int64, leaderEpoch int32, codec Codec) {
 		BaseSequence:    NoSequence,
 	}
 	b.records, b.count, b.lastSet = b.records[:0], 0, false
+}
+
+// SetCodec makes the records of the batch compressed.
+func (b *Builder) SetCodec(c Codec) {
+	b.header.Attributes = b.header.Attributes&^attrCodecMask | int16(c)
 }
 
 // SetProducer makes the batch one of an idempotent producer.

@@ -3,6 +3,7 @@ package batch
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 )
 
 // Marker is the kind of a transaction's end, the type in a control record's key.
@@ -33,7 +34,7 @@ func BuildMarker(baseOffset int64, leaderEpoch int32, producerID int64, producer
 	var value [6]byte // int16 version 0, int32 coordinator epoch
 	binary.BigEndian.PutUint32(value[2:], uint32(coordinatorEpoch))
 
-	b := NewBuilder(baseOffset, leaderEpoch, None)
+	b := NewBuilder(baseOffset, leaderEpoch)
 	b.SetProducer(producerID, producerEpoch, NoSequence)
 	b.header.Attributes |= attrTransactional | attrControl
 	b.Append(timestampMillis, key[:], value[:], nil)
@@ -48,12 +49,12 @@ func ParseMarker(b []byte) (marker Marker, coordinatorEpoch int32, err error) {
 	if err := r.Reset(b, 4<<10); err != nil {
 		return 0, 0, err
 	}
-	rec, ok := r.Next()
-	if !ok {
-		if r.err != nil {
-			return 0, 0, r.err
-		}
+	rec, err := r.Next()
+	if err == io.EOF {
 		return 0, 0, fmt.Errorf("%w: empty control batch", ErrControl)
+	}
+	if err != nil {
+		return 0, 0, err
 	}
 	return parseMarker(&rec)
 }

@@ -25,7 +25,7 @@
 // an error that wraps one of the sentinels of errors.go, never panics, and
 // allocates no more than the caller allowed (maxUncompressed), whatever a length
 // or a count inside the bytes claims. Records alias the batch, or the buffer of
-// the Reader that produced them, and are valid until its next Reset or Release.
+// the Reader that produced them, and are valid until its next Reset or Close.
 //
 // ParseHeader, Validate and the Set functions do not allocate.
 //

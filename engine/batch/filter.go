@@ -3,6 +3,7 @@ package batch
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 )
 
 // FilterOptions say what Filter does with a batch.
@@ -46,7 +47,14 @@ func Filter(dst, b []byte, o FilterOptions) ([]byte, FilterResult, error) {
 	}
 	var kept []byte
 	maxTimestamp := NoTimestamp
-	for rec, ok := r.Next(); ok; rec, ok = r.Next() {
+	for {
+		rec, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return dst, FilterResult{}, err
+		}
 		if !o.Keep(&rec) {
 			res.Removed++
 			continue
@@ -60,9 +68,6 @@ func Filter(dst, b []byte, o FilterOptions) ([]byte, FilterResult, error) {
 		} else {
 			kept = append(kept, rec.raw...)
 		}
-	}
-	if r.err != nil {
-		return dst, FilterResult{}, r.err
 	}
 	res.Changed = res.Removed > 0 || setHorizon
 	switch {

@@ -8,9 +8,6 @@ func getReader() *Reader { return readers.Get().(*Reader) }
 
 // putReader gives r back without the caller's memory.
 func putReader(r *Reader) {
-	r.rest, r.err = nil, nil
-	if cap(r.buf) > keptBuffer {
-		r.buf = nil
-	}
+	r.Close()
 	readers.Put(r)
 }

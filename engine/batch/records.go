@@ -3,6 +3,7 @@ package batch
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 )
 
@@ -56,8 +57,11 @@ func (h RecordHeaders) AppendTo(dst []RecordHeader) []RecordHeader {
 // for Reset.
 //
 //	if err := r.Reset(b, limit); err != nil { ... }
-//	for rec, ok := r.Next(); ok; rec, ok = r.Next() { ... }
-//	if err := r.Err(); err != nil { ... }
+//	for {
+//		rec, err := r.Next()
+//		if err == io.EOF { break }
+//		...
+//	}
 type Reader struct {
 	header Header
 	rest   []byte // records not yet read
@@ -108,17 +112,18 @@ func (r *Reader) Header() *Header { return &r.header }
 // UncompressedSize is the size of the records not yet read.
 func (r *Reader) UncompressedSize() int { return len(r.rest) }
 
-// Next returns the next record. It returns false at the end and at the first
-// thing that is wrong, which Err then tells.
-func (r *Reader) Next() (Record, bool) {
+// Next returns the next record, io.EOF when all have been read and nothing is left
+// over. Any error ends the walk and is returned from then on.
+func (r *Reader) Next() (Record, error) {
 	if r.err != nil {
-		return Record{}, false
+		return Record{}, r.err
 	}
 	if r.read == r.header.NumRecords {
+		r.err = io.EOF
 		if len(r.rest) != 0 {
 			r.err = fmt.Errorf("%w: %d", ErrTrailing, len(r.rest))
 		}
-		return Record{}, false
+		return Record{}, r.err
 	}
 	rec, n, what := parseRecord(r.rest)
 	switch {
@@ -130,16 +135,21 @@ func (r *Reader) Next() (Record, bool) {
 	}
 	if what != "" {
 		r.err = fmt.Errorf("%w: record %d: %s", ErrRecord, r.read, what)
-		return Record{}, false
+		return Record{}, r.err
 	}
 	r.rest = r.rest[n:]
 	r.last = int64(rec.OffsetDelta)
 	r.read++
-	return rec, true
+	return rec, nil
 }
 
-// Err is what ended the walk, nil if every record was read.
-func (r *Reader) Err() error { return r.err }
+// Close lets go of the batch. The Reader may be Reset again.
+func (r *Reader) Close() {
+	r.rest, r.err = nil, io.EOF
+	if cap(r.buf) > keptBuffer {
+		r.buf = nil
+	}
+}
 
 // Index is the position of the record that Next returns next, or stopped at.
 func (r *Reader) Index() int32 { return r.read }
@@ -164,15 +174,19 @@ func CheckRecords(b []byte, requireKey bool, maxUncompressed int) (badIndex int3
 	if err := r.Reset(b, maxUncompressed); err != nil {
 		return -1, err
 	}
-	for rec, ok := r.Next(); ok; rec, ok = r.Next() {
-		if requireKey && rec.Key == nil {
+	for {
+		rec, err := r.Next()
+		switch {
+		case err == io.EOF:
+			return -1, nil
+		case err != nil && r.read == r.header.NumRecords:
+			return -1, err // about what follows the last record
+		case err != nil:
+			return r.read, err
+		case requireKey && rec.Key == nil:
 			return r.read - 1, ErrNoKey
 		}
 	}
-	if r.err != nil && r.read == r.header.NumRecords {
-		return -1, r.err
-	}
-	return r.read, r.err
 }
 
 // parseRecord decodes the record at the start of b and returns its size. what
