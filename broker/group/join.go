@@ -52,6 +52,7 @@ func (s *Shard) JoinGroup(now time.Time, token any, rc Client, version int16, re
 			g.remove(s, m)
 		}
 		g.removePending(s, req.MemberID)
+		s.completeJoinPhase(g) // nobody need wait for it any more
 		return refuse("", errGroupMaxSizeReached)
 	case !g.supports(req.ProtocolType, j.protocols):
 		return refuse(req.MemberID, errInconsistentGroupProtocol)
