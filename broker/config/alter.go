@@ -71,10 +71,10 @@ func alter(current map[string]string, ops []Alteration, find func(string) *Setti
 	done := map[string]bool{}
 	for _, op := range ops {
 		if op.Name == "" {
-			return c, &Invalid{"", "a config entry without a name"}
+			return c, malformed("", "a config entry without a name")
 		}
 		if done[op.Name] {
-			return c, &Invalid{op.Name, fmt.Sprintf("Error due to duplicate config keys: %s", shorten(op.Name))}
+			return c, malformed(op.Name, "Error due to duplicate config keys: %s", shorten(op.Name))
 		}
 		done[op.Name] = true
 		s := find(op.Name)
@@ -91,12 +91,12 @@ func alter(current map[string]string, ops []Alteration, find func(string) *Setti
 			return c, unknown(op.Name)
 		}
 		if op.Value == nil {
-			return c, &Invalid{op.Name, fmt.Sprintf("Null value not supported for : %s", op.Name)}
+			return c, malformed(op.Name, "Null value not supported for : %s", op.Name)
 		}
 		text := *op.Value
 		if op.Op == OpAppend || op.Op == OpSubtract {
 			if s.Type != List {
-				return c, &Invalid{op.Name, fmt.Sprintf("Can't %s config %s: its type is %v, not list", op.Op, op.Name, s.Type)}
+				return c, invalid(op.Name, "Can't %s config %s: its type is %v, not list", op.Op, op.Name, s.Type)
 			}
 			own, there := current[op.Name]
 			if there {
@@ -107,7 +107,7 @@ func alter(current map[string]string, ops []Alteration, find func(string) *Setti
 			}
 			text = op.Op.combine(splitList(own), splitList(text))
 		} else if op.Op != OpSet {
-			return c, &Invalid{op.Name, fmt.Sprintf("Unknown config operation %d", int8(op.Op))}
+			return c, malformed(op.Name, "Unknown config operation %d", int8(op.Op))
 		}
 		v, err := s.parse(text)
 		if err != nil {

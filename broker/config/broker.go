@@ -53,11 +53,11 @@ func New(values map[string]string) (*Broker, error) {
 // check looks at what a single value cannot show.
 func (b *Broker) check() error {
 	if low, high := b.long("group.min.session.timeout.ms"), b.long("group.max.session.timeout.ms"); low > high {
-		return &Invalid{"group.min.session.timeout.ms", fmt.Sprintf("group.min.session.timeout.ms (%d) is above group.max.session.timeout.ms (%d)", low, high)}
+		return invalid("group.min.session.timeout.ms", "group.min.session.timeout.ms (%d) is above group.max.session.timeout.ms (%d)", low, high)
 	}
 	if a, ok := b.static["node.id"]; ok {
 		if old, both := b.static["broker.id"]; both && a != old {
-			return &Invalid{"node.id", fmt.Sprintf("node.id (%s) and broker.id (%s) differ: they are two names of one setting", a, old)}
+			return invalid("node.id", "node.id (%s) and broker.id (%s) differ: they are two names of one setting", a, old)
 		}
 	}
 	if _, err := b.Listeners(); err != nil {
@@ -93,7 +93,7 @@ func (b *Broker) resolve(perBroker, cluster map[string]string) *snapshot {
 		for _, name := range slices.Sorted(maps.Keys(from)) {
 			s := brokerByName[name]
 			if s == nil || s.Update == ReadOnly {
-				sn.rejected = append(sn.rejected, &Invalid{name, fmt.Sprintf("the stored dynamic value of %s is not in effect: it cannot change while the broker runs", name)})
+				sn.rejected = append(sn.rejected, invalid(name, "the stored dynamic value of %s is not in effect: it cannot change while the broker runs", name))
 				continue
 			}
 			if v, err := s.parse(from[name]); err != nil {

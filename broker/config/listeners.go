@@ -21,7 +21,7 @@ func (l Listener) Address() string { return net.JoinHostPort(l.Host, strconv.Ito
 func (b *Broker) Listeners() ([]Listener, error) {
 	list, err := parseListeners("listeners", b.get("listeners").list)
 	if err == nil && len(list) == 0 {
-		err = &Invalid{"listeners", "listeners must name at least one address"}
+		err = invalid("listeners", "listeners must name at least one address")
 	}
 	return list, err
 }
@@ -32,7 +32,7 @@ func (b *Broker) AdvertisedListeners() ([]Listener, error) {
 	list, err := parseListeners("advertised.listeners", b.get("advertised.listeners").list)
 	for _, l := range list {
 		if ip := net.ParseIP(l.Host); l.Host == "" || ip != nil && ip.IsUnspecified() {
-			return nil, &Invalid{"advertised.listeners", fmt.Sprintf("advertised.listeners: clients cannot connect to %q: name a host that they can reach", l.Address())}
+			return nil, invalid("advertised.listeners", "advertised.listeners: clients cannot connect to %q: name a host that they can reach", l.Address())
 		}
 	}
 	return list, err
@@ -43,7 +43,7 @@ func parseListeners(setting string, list []string) ([]Listener, error) {
 	var out []Listener
 	for _, e := range list {
 		bad := func(format string, args ...any) ([]Listener, error) {
-			return nil, &Invalid{setting, fmt.Sprintf("%s: %s: ", setting, shorten(e)) + fmt.Sprintf(format, args...)}
+			return nil, invalid(setting, "%s: %s: %s", setting, shorten(e), fmt.Sprintf(format, args...))
 		}
 		name, address, ok := strings.Cut(e, "://")
 		if !ok {

@@ -6,9 +6,9 @@ import (
 	"regexp"
 )
 
-// commitOverhead is what a commit needs beside the batches in it, with room to
-// spare.
-const commitOverhead = 64 << 10
+// commitOverhead is what a commit needs beside a batch: the rest of
+// millrace.commit.max.bytes is the largest batch.
+const commitOverhead = 4 << 10
 
 func gzipLevel(v value) error {
 	if v.n != -1 && (v.n < 1 || v.n > 9) {

@@ -99,12 +99,12 @@ func (b *Broker) ValidateTopic(overrides map[string]string) error {
 // checkTopic looks at settings that must fit together.
 func (b *Broker) checkTopic(t Topic) error {
 	if t.MinCompactionLagMs > t.MaxCompactionLagMs {
-		return &Invalid{MinCompactionLagMs, fmt.Sprintf("conflict topic config setting %s (%d) > %s (%d)",
-			MinCompactionLagMs, t.MinCompactionLagMs, MaxCompactionLagMs, t.MaxCompactionLagMs)}
+		return invalid(MinCompactionLagMs, "conflict topic config setting %s (%d) > %s (%d)",
+			MinCompactionLagMs, t.MinCompactionLagMs, MaxCompactionLagMs, t.MaxCompactionLagMs)
 	}
 	if most := b.CommitBytesMax() - commitOverhead; t.MaxMessageBytes > most {
-		return &Invalid{MaxMessageBytes, fmt.Sprintf("Invalid value %d for configuration %s: a batch must fit into one commit, which takes %d bytes: raise millrace.commit.max.bytes of the broker first",
-			t.MaxMessageBytes, MaxMessageBytes, most)}
+		return invalid(MaxMessageBytes, "Invalid value %d for configuration %s: a batch must fit into one commit, which takes %d bytes: raise millrace.commit.max.bytes of the broker first",
+			t.MaxMessageBytes, MaxMessageBytes, most)
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func (b *Broker) ValidateBroker(values map[string]string) error {
 			return unknownBroker(name)
 		}
 		if s.Update == ReadOnly {
-			return &Invalid{name, fmt.Sprintf("Cannot update these configs dynamically: %s is read when the broker starts: set it in its configuration file", name)}
+			return invalid(name, "Cannot update these configs dynamically: %s is read when the broker starts: set it in its configuration file", name)
 		}
 		if _, err := s.parse(values[name]); err != nil {
 			return err

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"strings"
 )
 
@@ -160,7 +159,7 @@ func knownUnsupported(name string) *unsupported {
 // unknownBroker is the error of a broker setting that is not in the tables.
 func unknownBroker(name string) error {
 	if u := knownUnsupported(name); u != nil {
-		return &Invalid{name, fmt.Sprintf("%s is a setting of Kafka that Millrace does not honour: %s", name, u.why)}
+		return invalid(name, "%s is a setting of Kafka that Millrace does not honour: %s", name, u.why)
 	}
 	text := "Unknown setting " + shorten(name)
 	if topicByName[name] != nil {
@@ -171,7 +170,7 @@ func unknownBroker(name string) error {
 	} else if near := Nearest(name, BrokerNames()); near != "" {
 		text += ": did you mean " + near + "?"
 	}
-	return &Invalid{name, text}
+	return &Invalid{Name: name, Reason: text}
 }
 
 // unknownTopic is the error of a topic setting that is not in the table.
@@ -180,5 +179,5 @@ func unknownTopic(name string) error {
 	if near := Nearest(name, TopicNames()); near != "" {
 		text += " (did you mean " + near + "?)"
 	}
-	return &Invalid{name, text}
+	return &Invalid{Name: name, Reason: text}
 }

@@ -16,12 +16,23 @@ var ErrInvalid = errors.New("invalid configuration")
 type Invalid struct {
 	Name   string
 	Reason string
+	// Malformed tells that the request makes no sense whatever the setting: a
+	// setting twice, no value where one is needed.
+	Malformed bool
 }
 
 func (e *Invalid) Error() string { return e.Reason }
 
 // Unwrap makes errors.Is(err, ErrInvalid) hold.
 func (e *Invalid) Unwrap() error { return ErrInvalid }
+
+func invalid(name, format string, args ...any) *Invalid {
+	return &Invalid{Name: name, Reason: fmt.Sprintf(format, args...)}
+}
+
+func malformed(name, format string, args ...any) *Invalid {
+	return &Invalid{Name: name, Reason: fmt.Sprintf(format, args...), Malformed: true}
+}
 
 // value is a parsed value. text is its canonical form.
 type value struct {
@@ -76,7 +87,7 @@ func (s *Setting) parse(text string) (value, error) {
 		err = s.Valid.check(v)
 	}
 	if err != nil {
-		return value{}, &Invalid{s.Name, fmt.Sprintf("Invalid value %s for configuration %s: %v", shorten(text), s.Name, err)}
+		return value{}, invalid(s.Name, "Invalid value %s for configuration %s: %v", shorten(text), s.Name, err)
 	}
 	return v, nil
 }
