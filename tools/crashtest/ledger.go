@@ -1,0 +1,157 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"sync"
+)
+
+// id names a record: its producer and the producer's number for it. It is never 0.
+type id uint64
+
+func newID(producer int, number uint64) id { return id(uint64(producer+1)<<40 | number) }
+func (i id) producer() int                 { return int(i>>40) - 1 }
+func (i id) number() uint64                { return uint64(i) & (1<<40 - 1) }
+func (i id) String() string                { return fmt.Sprintf("producer %d record %d", i.producer(), i.number()) }
+
+// A value is: id (8 bytes), CRC-32C of the rest (4), filler. Big endian.
+const valueHeader = 12
+
+func putValue(v []byte, i id) {
+	binary.BigEndian.PutUint64(v, uint64(i))
+	x := uint64(i) * 0x9e3779b97f4a7c15 // filler that follows from the id, so that no two records are alike
+	for at := valueHeader; at < len(v); at += 8 {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		var word [8]byte
+		binary.LittleEndian.PutUint64(word[:], x)
+		copy(v[at:], word[:])
+	}
+	binary.BigEndian.PutUint32(v[8:], crc32.Checksum(v[valueHeader:], castagnoli))
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func parseValue(v []byte) (id, error) {
+	if len(v) < valueHeader {
+		return 0, fmt.Errorf("a value of %d bytes", len(v))
+	}
+	i := id(binary.BigEndian.Uint64(v))
+	if binary.BigEndian.Uint32(v[8:]) != crc32.Checksum(v[valueHeader:], castagnoli) {
+		return i, fmt.Errorf("%v has changed bytes", i)
+	}
+	return i, nil
+}
+
+// place is one partition.
+type place struct {
+	topic     string
+	partition int32
+}
+
+func (p place) String() string { return fmt.Sprintf("%s/%d", p.topic, p.partition) }
+
+// ledger knows what must stand at which offset. It is safe for concurrent use.
+type ledger struct {
+	mu         sync.Mutex
+	partitions map[place]*page
+	acked      int64
+	seen       int64
+	broken     []error
+}
+
+// page is one partition's part: by offset, 0 where nothing is known.
+type page struct {
+	must []id
+	// verified is the offset up to which everything has been read back since the last restart.
+	verified int64
+}
+
+func newLedger() *ledger { return &ledger{partitions: map[place]*page{}} }
+
+// brokenMax bounds how many broken promises are kept.
+const brokenMax = 20
+
+// promise books that a record stands at an offset: the broker acknowledged it, or showed it to a reader.
+func (l *ledger) promise(p place, offset int64, i id, how string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	pg := l.page(p)
+	for int64(len(pg.must)) <= offset {
+		pg.must = append(pg.must, 0)
+	}
+	switch was := pg.must[offset]; {
+	case was == 0:
+		pg.must[offset] = i
+	case was != i:
+		l.breaks(fmt.Errorf("%v offset %d: %v was %s, but %v stood there before", p, offset, i, how, was))
+	}
+	if how == acknowledged {
+		l.acked++
+	} else {
+		l.seen++
+	}
+}
+
+// How a record came into the ledger.
+const (
+	acknowledged = "acknowledged"
+	shown        = "shown to a reader"
+)
+
+// must is what has to stand at an offset; 0: anything.
+func (l *ledger) must(p place, offset int64) id {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	pg := l.page(p)
+	if offset >= int64(len(pg.must)) {
+		return 0
+	}
+	return pg.must[offset]
+}
+
+// end is the first offset that nothing is known about.
+func (l *ledger) end(p place) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return int64(len(l.page(p).must))
+}
+
+// breaks books a broken promise; l.mu is held.
+func (l *ledger) breaks(err error) {
+	if len(l.broken) < brokenMax {
+		l.broken = append(l.broken, err)
+	}
+}
+
+// broke books a broken promise.
+func (l *ledger) broke(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.breaks(fmt.Errorf(format, args...))
+}
+
+// promisesBroken returns what is broken so far.
+func (l *ledger) promisesBroken() []error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]error(nil), l.broken...)
+}
+
+func (l *ledger) counts() (acked, seen int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.acked, l.seen
+}
+
+// page finds or makes a partition's page; l.mu is held.
+func (l *ledger) page(p place) *page {
+	pg := l.partitions[p]
+	if pg == nil {
+		pg = &page{}
+		l.partitions[p] = pg
+	}
+	return pg
+}
