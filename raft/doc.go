@@ -1,12 +1,12 @@
 // Package raft agrees on who leads what: brokers, topics, partitions, configs and producer-id blocks,
 // in one replicated state machine on dragonboat. Records of topics never pass through it.
 //
-//	 broker                          Image()   Updates(old, now)
-//	   | Propose(Command)               ^          ^
-//	   v                                |          |
-//	 Node --> dragonboat --> stateMachine: apply(Image, Command) -> Image, Result
-//	             |   |
-//	 transport --+   +-- raft/logdb (journal)  and  snapshots/ (through libraryFS)
+//	broker                          Image()   Updates(old, now)
+//	  | Propose(Command)               ^          ^
+//	  v                                |          |
+//	Node --> dragonboat --> stateMachine: apply(Image, Command) -> Image, Result
+//	            |   |
+//	transport --+   +-- raft/logdb (journal)  and  snapshots/ (through libraryFS)
 //
 // Contract:
 //   - An Image is immutable. Holding one holds a consistent view; the newest is one atomic load away.

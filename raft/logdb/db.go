@@ -10,6 +10,7 @@ import (
 	"math"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,8 @@ const (
 
 // ErrClosed is returned by calls after Close.
 var ErrClosed = errors.New("raft log is closed")
+
+var errAborted = errors.New("raft log was aborted while it waited for space")
 
 // Options say where a store lives and whom it tells about trouble.
 type Options struct {
@@ -64,6 +67,7 @@ type DB struct {
 	closed   bool
 	marked   uint64 // last sequence whose mark is durable
 	timer    *time.Timer
+	size     atomic.Int64 // of the journal, for Size
 
 	mu    sync.RWMutex
 	state *state
@@ -111,6 +115,7 @@ func Open(o Options) (*DB, error) {
 		return nil, fmt.Errorf("open raft log: %w", err)
 	}
 	db.live, db.marked = db.journal.pos, db.journal.synced
+	db.size.Store(db.live)
 	return db, nil
 }
 
@@ -141,7 +146,7 @@ func (db *DB) Close() error {
 		db.timer.Stop()
 	}
 	var err error
-	if db.failed == nil && !db.aborted() {
+	if db.failed == nil {
 		if payload := db.appendDeferred(nil, nil); len(payload) > 0 {
 			err = db.journal.append(payload)
 		}
@@ -152,21 +157,8 @@ func (db *DB) Close() error {
 	return errors.Join(err, db.journal.file.Close())
 }
 
-func (db *DB) aborted() bool {
-	select {
-	case <-db.abort:
-		return true
-	default:
-		return false
-	}
-}
-
 // Size is the length of the journal in bytes.
-func (db *DB) Size() int64 {
-	db.write.Lock()
-	defer db.write.Unlock()
-	return db.journal.pos
-}
+func (db *DB) Size() int64 { return db.size.Load() }
 
 // commit makes a frame durable and then visible. The caller holds write.
 func (db *DB) commit(payload []byte, touched map[nodeID]bool) error {
@@ -175,16 +167,16 @@ func (db *DB) commit(payload []byte, touched map[nodeID]bool) error {
 	}
 	payload = db.appendDeferred(payload, touched)
 	if db.failed == nil && !db.waitRoom(len(payload)) {
-		return nil // aborted
+		db.failed = errAborted // what follows must not be written behind a gap
 	}
 	if db.failed == nil {
 		if err := db.journal.append(payload); err != nil {
 			db.fail(err)
 		}
+		db.size.Store(db.journal.pos)
 	}
 	if db.failed != nil {
-		<-db.abort
-		return nil
+		<-db.abort // then memory goes on alone, for as long as dragonboat needs to stop
 	}
 	db.mu.Lock()
 	err := db.state.replay(payload)
@@ -193,7 +185,9 @@ func (db *DB) commit(payload []byte, touched map[nodeID]bool) error {
 	if err != nil {
 		panic(fmt.Sprintf("BUG: raft log cannot read its own frame: %v", err))
 	}
-	db.armMark()
+	if db.failed == nil {
+		db.armMark()
+	}
 	return nil
 }
 
@@ -299,6 +293,7 @@ func (db *DB) rewriteIfLarge() {
 	_ = old.file.Close() // its name is gone, its bytes are no longer needed
 	clear(db.deferred)
 	db.journal, db.live, db.marked = j, j.pos, j.synced
+	db.size.Store(j.pos)
 }
 
 // SaveRaftState makes entries, votes and received snapshots durable. A mere advance of the commit

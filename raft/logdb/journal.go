@@ -123,8 +123,8 @@ func replayJournal(path string, b []byte) (*replayed, error) {
 // writeJournal writes the state as a new file and puts it in the place of the old one, durably. It
 // is called at every open and at every compaction: a journal is never continued behind a torn tail,
 // and what was replayed from the page cache after a kill is flushed before anybody builds on it.
-func writeJournal(fsys disk.FS, dir string, h fileHeader, s *state) (j *journal, err error) {
-	j = &journal{
+func writeJournal(fsys disk.FS, dir string, h fileHeader, s *state) (_ *journal, err error) {
+	j := &journal{
 		fs: fsys, path: filepath.Join(dir, journalName), header: h, seed: h.seed(),
 		nextSeq: h.firstSeq, synced: h.firstSeq - 1, pos: frameOffset,
 	}
