@@ -121,13 +121,15 @@ func TestGroupWithPendingMemberStays(t *testing.T) {
 }
 
 func TestSweepGoesInBoundedSteps(t *testing.T) {
-	w := newWorld(t)
+	cfg := newWorld(t).cfg
+	cfg.OffsetsCheckInterval = 2 * 24 * time.Hour
+	w := newWorldWith(t, cfg)
 	const groups = 3*sweepRecordsMax + 1
 	for i := range groups {
 		w.commit(fmt.Sprint("g", i), "t", 0, 1)
 	}
 	ticks := 0
-	until := w.now.Add(week + time.Hour)
+	until := w.now.Add(week + cfg.OffsetsCheckInterval)
 	for {
 		at, _ := w.s.NextDeadline()
 		if at.After(until) {

@@ -18,7 +18,7 @@ func subscriptionTopics(metadata []byte, topics map[string]struct{}) bool {
 		}
 		topics[topic] = struct{}{}
 	}
-	if n := r.int32(); n != -1 { // user data, nullable
+	if n := r.int32(); n >= 0 { // user data; any negative length is null
 		r.span(int(n))
 	}
 	return !r.bad
