@@ -82,7 +82,10 @@ func decompress(buf, src []byte, codec Codec, sizeMax int) ([]byte, error) {
 		}
 		s.in.Reset(nil)
 		gzipReaders.Put(s)
-		return out, damaged(Gzip, err)
+		if err != nil {
+			return out[:0], damaged(Gzip, err)
+		}
+		return out, nil
 	case Snappy:
 		return unsnappy(buf, src, sizeMax)
 	case LZ4:
@@ -91,12 +94,13 @@ func decompress(buf, src []byte, codec Codec, sizeMax int) ([]byte, error) {
 		s.lz.Reset(&s.in)
 		out, err := readBounded(buf, s.lz, sizeMax)
 		s.in.Reset(nil)
-		if err == nil {
-			// After an error the reader keeps state that Reset does not always
-			// clear; only a clean one goes back.
-			lz4Readers.Put(s)
+		if err != nil {
+			// The reader keeps state of a failure that Reset does not always clear: it
+			// does not go back.
+			return out[:0], damaged(LZ4, err)
 		}
-		return out, damaged(LZ4, err)
+		lz4Readers.Put(s)
+		return out, nil
 	case Zstd:
 		return unzstd(buf, src, sizeMax)
 	default:
@@ -105,7 +109,7 @@ func decompress(buf, src []byte, codec Codec, sizeMax int) ([]byte, error) {
 }
 
 func damaged(codec Codec, err error) error {
-	if err == nil || errors.Is(err, ErrTooLarge) {
+	if errors.Is(err, ErrTooLarge) {
 		return err
 	}
 	return fmt.Errorf("%w: %s: %w", ErrCompress, codec, err)
