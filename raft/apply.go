@@ -34,7 +34,7 @@ var errCannotApply = errors.New("raft: cannot apply an accepted command; this ve
 // applyBytes is what the replicated log does to an image: a pure function of its arguments. A
 // refusal is a Result; an error is errCannotApply and the image must not be used any further.
 func applyBytes(m *Image, index uint64, b []byte) (*Image, Result, error) {
-	c, level, err := DecodeCommand(b)
+	c, level, err := decodeCommand(b)
 	switch {
 	case level > m.Level:
 		// Checked before anything else: versions that know the command must refuse it just like
@@ -49,7 +49,7 @@ func applyBytes(m *Image, index uint64, b []byte) (*Image, Result, error) {
 }
 
 // apply executes one decoded command. It never modifies m.
-func apply(m *Image, index uint64, c Command) (*Image, Result, error) {
+func apply(m *Image, index uint64, c decodable) (*Image, Result, error) {
 	now := m.at(index)
 	r := Result{Index: index}
 	switch c := c.(type) {

@@ -8,7 +8,7 @@ import (
 // MaxCommandBytes bounds one encoded command. A larger change is several commands.
 const MaxCommandBytes = 1 << 20
 
-// Errors of EncodeCommand and DecodeCommand.
+// Errors of a command's bytes.
 var (
 	ErrCommandTooLarge = errors.New("raft: command is larger than 1 MiB")
 	// ErrUnknownCommand is a command of a newer version. Met in the log at or below the finalised
@@ -24,6 +24,11 @@ const codecVersion = 1
 type Command interface {
 	kind() kind
 	encode(*encoder)
+}
+
+// decodable is a pointer to a Command; apply sees commands in this form only.
+type decodable interface {
+	Command
 	decode(*decoder)
 }
 
@@ -50,22 +55,22 @@ const (
 // kinds is the table of all commands: how to make one, and the level from which it may be applied.
 var kinds = map[kind]struct {
 	level uint16
-	make  func() Command
+	make  func() decodable
 }{
-	kindFormCluster:         {0, func() Command { return new(FormCluster) }},
-	kindRegisterBroker:      {0, func() Command { return new(RegisterBroker) }},
-	kindFenceBroker:         {0, func() Command { return new(FenceBroker) }},
-	kindUnfenceBroker:       {0, func() Command { return new(UnfenceBroker) }},
-	kindUnregisterBroker:    {0, func() Command { return new(UnregisterBroker) }},
-	kindCreateTopics:        {0, func() Command { return new(CreateTopics) }},
-	kindDeleteTopics:        {0, func() Command { return new(DeleteTopics) }},
-	kindCreatePartitions:    {0, func() Command { return new(CreatePartitions) }},
-	kindAlterConfigs:        {0, func() Command { return new(AlterConfigs) }},
-	kindAllocateProducerIDs: {0, func() Command { return new(AllocateProducerIDs) }},
-	kindAlterPartitions:     {0, func() Command { return new(AlterPartitions) }},
-	kindElectLeaders:        {0, func() Command { return new(ElectLeaders) }},
-	kindBecomeController:    {0, func() Command { return new(BecomeController) }},
-	kindFinalizeLevel:       {0, func() Command { return new(FinalizeLevel) }},
+	kindFormCluster:         {0, func() decodable { return new(FormCluster) }},
+	kindRegisterBroker:      {0, func() decodable { return new(RegisterBroker) }},
+	kindFenceBroker:         {0, func() decodable { return new(FenceBroker) }},
+	kindUnfenceBroker:       {0, func() decodable { return new(UnfenceBroker) }},
+	kindUnregisterBroker:    {0, func() decodable { return new(UnregisterBroker) }},
+	kindCreateTopics:        {0, func() decodable { return new(CreateTopics) }},
+	kindDeleteTopics:        {0, func() decodable { return new(DeleteTopics) }},
+	kindCreatePartitions:    {0, func() decodable { return new(CreatePartitions) }},
+	kindAlterConfigs:        {0, func() decodable { return new(AlterConfigs) }},
+	kindAllocateProducerIDs: {0, func() decodable { return new(AllocateProducerIDs) }},
+	kindAlterPartitions:     {0, func() decodable { return new(AlterPartitions) }},
+	kindElectLeaders:        {0, func() decodable { return new(ElectLeaders) }},
+	kindBecomeController:    {0, func() decodable { return new(BecomeController) }},
+	kindFinalizeLevel:       {0, func() decodable { return new(FinalizeLevel) }},
 }
 
 // MaxLevel is the highest feature level that this version can apply.
@@ -217,8 +222,8 @@ type BecomeController struct{ NodeID int32 }
 // FinalizeLevel raises the feature level for good.
 type FinalizeLevel struct{ Level uint16 }
 
-// EncodeCommand writes version, level, kind and body.
-func EncodeCommand(c Command) ([]byte, error) {
+// encodeCommand writes version, level, kind and body.
+func encodeCommand(c Command) ([]byte, error) {
 	k := c.kind()
 	e := encoder{b: make([]byte, 0, 128)}
 	e.byte(codecVersion)
@@ -231,9 +236,9 @@ func EncodeCommand(c Command) ([]byte, error) {
 	return e.b, nil
 }
 
-// DecodeCommand reads what EncodeCommand wrote. Level is valid with ErrUnknownCommand too, so that
+// decodeCommand reads what encodeCommand wrote. Level is valid with ErrUnknownCommand too, so that
 // a replica can tell a command it must reject from one that it ought to know.
-func DecodeCommand(b []byte) (c Command, level uint16, err error) {
+func decodeCommand(b []byte) (c decodable, level uint16, err error) {
 	if len(b) > MaxCommandBytes {
 		return nil, 0, ErrCommandTooLarge
 	}

@@ -3,22 +3,22 @@ package raft
 // The bodies of the commands, field by field in the order of their structs. A body never changes:
 // a new field is a new kind at a new level.
 
-func (*FormCluster) kind() kind         { return kindFormCluster }
-func (*RegisterBroker) kind() kind      { return kindRegisterBroker }
-func (*FenceBroker) kind() kind         { return kindFenceBroker }
-func (*UnfenceBroker) kind() kind       { return kindUnfenceBroker }
-func (*UnregisterBroker) kind() kind    { return kindUnregisterBroker }
-func (*CreateTopics) kind() kind        { return kindCreateTopics }
-func (*DeleteTopics) kind() kind        { return kindDeleteTopics }
-func (*CreatePartitions) kind() kind    { return kindCreatePartitions }
-func (*AlterConfigs) kind() kind        { return kindAlterConfigs }
-func (*AllocateProducerIDs) kind() kind { return kindAllocateProducerIDs }
-func (*AlterPartitions) kind() kind     { return kindAlterPartitions }
-func (*ElectLeaders) kind() kind        { return kindElectLeaders }
-func (*BecomeController) kind() kind    { return kindBecomeController }
-func (*FinalizeLevel) kind() kind       { return kindFinalizeLevel }
+func (FormCluster) kind() kind         { return kindFormCluster }
+func (RegisterBroker) kind() kind      { return kindRegisterBroker }
+func (FenceBroker) kind() kind         { return kindFenceBroker }
+func (UnfenceBroker) kind() kind       { return kindUnfenceBroker }
+func (UnregisterBroker) kind() kind    { return kindUnregisterBroker }
+func (CreateTopics) kind() kind        { return kindCreateTopics }
+func (DeleteTopics) kind() kind        { return kindDeleteTopics }
+func (CreatePartitions) kind() kind    { return kindCreatePartitions }
+func (AlterConfigs) kind() kind        { return kindAlterConfigs }
+func (AllocateProducerIDs) kind() kind { return kindAllocateProducerIDs }
+func (AlterPartitions) kind() kind     { return kindAlterPartitions }
+func (ElectLeaders) kind() kind        { return kindElectLeaders }
+func (BecomeController) kind() kind    { return kindBecomeController }
+func (FinalizeLevel) kind() kind       { return kindFinalizeLevel }
 
-func (c *FormCluster) encode(e *encoder) {
+func (c FormCluster) encode(e *encoder) {
 	e.string(c.ClusterID)
 	e.uint(uint64(c.Level))
 	list(e, c.Replicas, encodeReplica)
@@ -44,7 +44,7 @@ func decodeReplica(d *decoder, r *Replica) {
 	r.DirectoryID = d.uuid()
 }
 
-func (c *RegisterBroker) encode(e *encoder) {
+func (c RegisterBroker) encode(e *encoder) {
 	e.int32(c.ID)
 	e.uint(c.ReplicaID)
 	e.uuid(c.DirectoryID)
@@ -70,7 +70,7 @@ func (c *RegisterBroker) decode(d *decoder) {
 	c.ReplaceDirectory = d.bool()
 }
 
-func (c *FenceBroker) encode(e *encoder) {
+func (c FenceBroker) encode(e *encoder) {
 	e.int32(c.ID)
 	e.int(c.BrokerEpoch)
 	e.uint(c.ControllerEpoch)
@@ -82,7 +82,7 @@ func (c *FenceBroker) decode(d *decoder) {
 	c.ControllerEpoch = d.uint()
 }
 
-func (c *UnfenceBroker) encode(e *encoder) {
+func (c UnfenceBroker) encode(e *encoder) {
 	e.int32(c.ID)
 	e.int(c.BrokerEpoch)
 	e.uint(c.ControllerEpoch)
@@ -94,7 +94,7 @@ func (c *UnfenceBroker) decode(d *decoder) {
 	c.ControllerEpoch = d.uint()
 }
 
-func (c *UnregisterBroker) encode(e *encoder) {
+func (c UnregisterBroker) encode(e *encoder) {
 	e.int32(c.ID)
 	e.int(c.BrokerEpoch)
 }
@@ -107,7 +107,7 @@ func (c *UnregisterBroker) decode(d *decoder) {
 func encodeAssignment(e *encoder, replicas *[]int32) { e.int32s(*replicas) }
 func decodeAssignment(d *decoder, replicas *[]int32) { *replicas = d.int32s() }
 
-func (c *CreateTopics) encode(e *encoder) {
+func (c CreateTopics) encode(e *encoder) {
 	list(e, c.Topics, func(e *encoder, t *NewTopic) {
 		e.string(t.Name)
 		e.uuid(t.ID)
@@ -127,7 +127,7 @@ func (c *CreateTopics) decode(d *decoder) {
 	})
 }
 
-func (c *DeleteTopics) encode(e *encoder) {
+func (c DeleteTopics) encode(e *encoder) {
 	list(e, c.IDs, func(e *encoder, id *UUID) { e.uuid(*id) })
 	e.int(c.NowMillis)
 }
@@ -137,7 +137,7 @@ func (c *DeleteTopics) decode(d *decoder) {
 	c.NowMillis = d.int()
 }
 
-func (c *CreatePartitions) encode(e *encoder) {
+func (c CreatePartitions) encode(e *encoder) {
 	list(e, c.Topics, func(e *encoder, t *MorePartitions) {
 		e.uuid(t.ID)
 		e.int32(t.Count)
@@ -162,7 +162,7 @@ func decodeResource(d *decoder) ConfigResource {
 	return ConfigResource{Type: ConfigType(d.byte()), Name: d.string()}
 }
 
-func (c *AlterConfigs) encode(e *encoder) {
+func (c AlterConfigs) encode(e *encoder) {
 	list(e, c.Resources, func(e *encoder, r *ConfigChange) {
 		encodeResource(e, r.Resource)
 		e.bool(r.Replace)
@@ -184,7 +184,7 @@ func (c *AlterConfigs) decode(d *decoder) {
 	})
 }
 
-func (c *AllocateProducerIDs) encode(e *encoder) {
+func (c AllocateProducerIDs) encode(e *encoder) {
 	e.int32(c.BrokerID)
 	e.int(c.BrokerEpoch)
 	e.int32(c.Count)
@@ -196,7 +196,7 @@ func (c *AllocateProducerIDs) decode(d *decoder) {
 	c.Count = d.int32()
 }
 
-func (c *AlterPartitions) encode(e *encoder) {
+func (c AlterPartitions) encode(e *encoder) {
 	e.int32(c.BrokerID)
 	e.int(c.BrokerEpoch)
 	list(e, c.Partitions, func(e *encoder, p *ISRChange) {
@@ -226,7 +226,7 @@ func (c *AlterPartitions) decode(d *decoder) {
 	})
 }
 
-func (c *ElectLeaders) encode(e *encoder) {
+func (c ElectLeaders) encode(e *encoder) {
 	e.uint(c.ControllerEpoch)
 	list(e, c.Partitions, func(e *encoder, p *Election) {
 		e.uuid(p.TopicID)
@@ -248,8 +248,8 @@ func (c *ElectLeaders) decode(d *decoder) {
 	})
 }
 
-func (c *BecomeController) encode(e *encoder) { e.int32(c.NodeID) }
+func (c BecomeController) encode(e *encoder)  { e.int32(c.NodeID) }
 func (c *BecomeController) decode(d *decoder) { c.NodeID = d.int32() }
 
-func (c *FinalizeLevel) encode(e *encoder) { e.uint(uint64(c.Level)) }
+func (c FinalizeLevel) encode(e *encoder)  { e.uint(uint64(c.Level)) }
 func (c *FinalizeLevel) decode(d *decoder) { c.Level = d.uint16() }

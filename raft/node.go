@@ -210,7 +210,7 @@ func (n *Node) start(files *libraryFS) error {
 	// A command of this term is applied after all that came before it: then the image is complete.
 	ctx, cancel := context.WithTimeout(context.Background(), n.o.ReadyTimeout)
 	defer cancel()
-	if _, err := n.Propose(ctx, &BecomeController{NodeID: n.o.NodeID}); err != nil {
+	if _, err := n.Propose(ctx, BecomeController{NodeID: n.o.NodeID}); err != nil {
 		return fmt.Errorf("raft: not ready: %w", err)
 	}
 	return nil
@@ -226,7 +226,7 @@ func (n *Node) IsController() bool { return n.Image().Controller.NodeID == n.o.N
 // is no answer: ErrOutcomeUnknown, ErrNotReady, ErrClosed or ErrCommandTooLarge. A refusal by the
 // state machine is no error here but Result.Err(). Without a deadline in ctx it waits ten seconds.
 func (n *Node) Propose(ctx context.Context, c Command) (Result, error) {
-	b, err := EncodeCommand(c)
+	b, err := encodeCommand(c)
 	if err != nil {
 		return Result{}, err
 	}

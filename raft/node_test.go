@@ -35,12 +35,12 @@ func TestNodeKeepsWhatItAcknowledged(t *testing.T) {
 	begin := time.Now()
 	n := openTest(t, Options{Dir: dir, NodeID: 1})
 	t.Logf("ready after %v", time.Since(begin))
-	if r := propose(t, n, &FormCluster{ClusterID: "abc", Level: 1}); r.Err() != nil {
+	if r := propose(t, n, FormCluster{ClusterID: "abc", Level: 1}); r.Err() != nil {
 		t.Fatal(r.Err())
 	}
 	begin = time.Now()
 	for range 100 {
-		propose(t, n, &BecomeController{NodeID: 1})
+		propose(t, n, BecomeController{NodeID: 1})
 	}
 	t.Logf("proposal takes %v", time.Since(begin)/100)
 	index := n.Image().Index
