@@ -103,7 +103,7 @@ func NewQueue(mode Mode, depth int) (q Queue, warning string, err error) {
 		}
 		reason := err
 		q, err = newPwriteQueue(depth)
-		return q, fmt.Sprintf("%v: writing with pwritev2 on worker threads, expect higher latency and CPU cost", reason), err
+		return q, fmt.Sprintf("%v; writing with pwritev2 on worker threads instead: expect higher latency and CPU cost", reason), err
 	}
 	return nil, "", fmt.Errorf("disk: unknown I/O mode %d", int(mode))
 }

@@ -219,7 +219,7 @@ func TestKillKeepsCompletedWritesAndTheBootID(t *testing.T) {
 	f := mustOpen(t, d, "a", create)
 	_, err := f.WriteAt([]byte("abc"), 0)
 	must(t, err)
-	lock, err := d.Lock("LOCK")
+	_, err = d.Lock("LOCK")
 	must(t, err)
 	if _, err := d.Lock("LOCK"); !errors.Is(err, disk.ErrLocked) {
 		t.Fatalf("second lock: %v", err)
@@ -232,7 +232,7 @@ func TestKillKeepsCompletedWritesAndTheBootID(t *testing.T) {
 	if got := string(content(t, d, "a")); got != "abc" {
 		t.Fatalf("%q", got)
 	}
-	lock, err = d.Lock("LOCK")
+	lock, err := d.Lock("LOCK")
 	must(t, err)
 	must(t, lock.Close())
 	d.Crash(LoseAll())
@@ -430,7 +430,7 @@ func TestRunsRepeat(t *testing.T) {
 		return state
 	}
 	for seed := range uint64(20) {
-		if run(seed) != run(seed) {
+		if first, second := run(seed), run(seed); first != second {
 			t.Fatalf("seed %d: two runs differ", seed)
 		}
 	}

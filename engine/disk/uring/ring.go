@@ -60,10 +60,9 @@ func New(entries int) (*Ring, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("eventfd: %w", err)
 	}
-	r := &Ring{entries: uint32(entries), eventFD: eventFD}
-	r.onResult = r.collect
-	for _, r.setup = range setups {
-		if err = r.open(); !errors.Is(err, unix.EINVAL) {
+	var r *Ring
+	for _, s := range setups {
+		if r, err = newRing(entries, eventFD, s); !errors.Is(err, unix.EINVAL) {
 			break // it works, or another request would not change the answer
 		}
 	}
@@ -72,6 +71,12 @@ func New(entries int) (*Ring, string, error) {
 		return nil, "", explain(err)
 	}
 	return r, r.setup.warning, nil
+}
+
+func newRing(entries, eventFD int, s setup) (*Ring, error) {
+	r := &Ring{entries: uint32(entries), eventFD: eventFD, setup: s}
+	r.onResult = r.collect
+	return r, r.open()
 }
 
 // explain says in words why the kernel refuses a ring.
@@ -182,16 +187,19 @@ func (r *Ring) Submit() error {
 	}
 }
 
+// idleTurns is how many fruitless Reap calls are made before the eventfd is cleared
+// for no better reason.
+const idleTurns = 64
+
 // Reap appends the results that are there. It never blocks, and makes no system call
-// when nothing has happened.
+// when nothing has happened (but one in idleTurns calls).
 func (r *Ring) Reap(dst []Result) []Result {
-	if r.idle&63 == 1 {
+	if r.idle++; r.idle%idleTurns == 0 {
 		// Posting completions signals the eventfd once more, and such a signal may
-		// arrive after the last Reap had cleared it. Clear it on the first idle turn,
-		// and now and then after, so that a level-triggered poller never spins.
+		// arrive after the last Reap had cleared it. That is rare, but a
+		// level-triggered poller would spin on it until the next completion.
 		r.clear()
 	}
-	r.idle++
 	r.dst = dst
 	for r.post() {
 		before := len(r.dst)
