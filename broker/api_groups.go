@@ -1,0 +1,299 @@
+package broker
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"millrace/broker/group"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// The group APIs: each finds the coordinator's shard, hands the request to its
+// state machine and lets the answer come when it is durable. Versions and
+// semantics are in package group.
+
+type inGroup func(now time.Time, s *group.Shard, token *groupCall) group.Effects
+
+// onGroup runs f on the shard of a group, or answers with refusal when there is
+// none.
+func (b *Broker) onGroup(c *call, id string, refusal kmsg.Response, f inGroup) {
+	b.onGroupToken(&groupCall{call: c}, id, refusal, f)
+}
+
+// onGroupToken is onGroup for a part of a request.
+func (b *Broker) onGroupToken(token *groupCall, id string, refusal kmsg.Response, f inGroup) {
+	s, code := b.groups.shardFor(id)
+	if code == 0 {
+		code = s.run(func(now time.Time, st *group.Shard) group.Effects { return f(now, st, token) })
+	}
+	if code != 0 {
+		group.Fail(refusal, code)
+		token.reply(refusal)
+	}
+}
+
+func clientOf(rc *requestContext) group.Client {
+	return group.Client{ID: rc.ClientID, Host: rc.ClientHost}
+}
+
+func (b *Broker) joinGroup(rc *requestContext, c *call, req *kmsg.JoinGroupRequest) {
+	b.onGroup(c, req.Group, kmsg.NewPtrJoinGroupResponse(), func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
+		return s.JoinGroup(now, t, clientOf(rc), rc.Version, req)
+	})
+}
+
+func (b *Broker) syncGroup(rc *requestContext, c *call, req *kmsg.SyncGroupRequest) {
+	b.onGroup(c, req.Group, kmsg.NewPtrSyncGroupResponse(), func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
+		return s.SyncGroup(now, t, clientOf(rc), rc.Version, req)
+	})
+}
+
+func (b *Broker) heartbeat(rc *requestContext, c *call, req *kmsg.HeartbeatRequest) {
+	b.onGroup(c, req.Group, kmsg.NewPtrHeartbeatResponse(), func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
+		return s.Heartbeat(now, t, clientOf(rc), rc.Version, req)
+	})
+}
+
+func (b *Broker) leaveGroup(rc *requestContext, c *call, req *kmsg.LeaveGroupRequest) {
+	b.onGroup(c, req.Group, kmsg.NewPtrLeaveGroupResponse(), func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
+		return s.LeaveGroup(now, t, clientOf(rc), rc.Version, req)
+	})
+}
+
+// offsetCommit refuses topics that do not exist here; the others go to the
+// state machine, and the answers are put together again.
+func (b *Broker) offsetCommit(rc *requestContext, c *call, req *kmsg.OffsetCommitRequest) {
+	refusal := kmsg.NewPtrOffsetCommitResponse()
+	var unknown []kmsg.OffsetCommitResponseTopic
+	kept := req.Topics[:0]
+	for _, t := range req.Topics {
+		topic := b.partitions.Topic(t.Topic)
+		bad := kmsg.NewOffsetCommitResponseTopic()
+		bad.Topic = t.Topic
+		parts := t.Partitions[:0]
+		for _, p := range t.Partitions {
+			if topic == nil || topic.Partition(p.Partition) == nil {
+				bp := kmsg.NewOffsetCommitResponseTopicPartition()
+				bp.Partition, bp.ErrorCode = p.Partition, errUnknownTopicOrPartition
+				bad.Partitions = append(bad.Partitions, bp)
+				continue
+			}
+			parts = append(parts, p)
+		}
+		if len(bad.Partitions) > 0 {
+			unknown = append(unknown, bad)
+		}
+		if t.Partitions = parts; len(parts) > 0 {
+			kept = append(kept, t)
+		}
+	}
+	req.Topics = kept
+	for _, t := range req.Topics {
+		rt := kmsg.NewOffsetCommitResponseTopic()
+		rt.Topic = t.Topic
+		for _, p := range t.Partitions {
+			rp := kmsg.NewOffsetCommitResponseTopicPartition()
+			rp.Partition = p.Partition
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		refusal.Topics = append(refusal.Topics, rt)
+	}
+	refusal.Topics = append(refusal.Topics, unknown...)
+	token := &groupCall{call: c, finish: func(r kmsg.Response) {
+		if oc := r.(*kmsg.OffsetCommitResponse); oc != refusal {
+			oc.Topics = append(oc.Topics, unknown...)
+		}
+		c.respond(r)
+	}}
+	b.onGroupToken(token, req.Group, refusal, func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
+		return s.OffsetCommit(now, t, clientOf(rc), rc.Version, req)
+	})
+}
+
+func (b *Broker) offsetDelete(rc *requestContext, c *call, req *kmsg.OffsetDeleteRequest) {
+	b.onGroup(c, req.Group, kmsg.NewPtrOffsetDeleteResponse(), func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
+		return s.OffsetDelete(now, t, clientOf(rc), rc.Version, req)
+	})
+}
+
+// gather collects the answers of several shards to one request.
+type gather struct {
+	mu   sync.Mutex
+	left int
+	done func()
+}
+
+// newGather calls done after part was called n times.
+func newGather(n int, done func()) *gather { return &gather{left: n, done: done} }
+
+func (g *gather) part(add func()) {
+	g.mu.Lock()
+	add()
+	g.left--
+	last := g.left == 0
+	g.mu.Unlock()
+	if last {
+		g.done()
+	}
+}
+
+// offsetFetch of version 8 and later may name many groups: each is answered by
+// its own shard.
+func (b *Broker) offsetFetch(rc *requestContext, c *call, req *kmsg.OffsetFetchRequest) {
+	if rc.Version < 8 {
+		refusal := kmsg.NewPtrOffsetFetchResponse()
+		b.onGroup(c, req.Group, refusal, func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
+			return s.OffsetFetch(now, t, clientOf(rc), rc.Version, req)
+		})
+		return
+	}
+	resp := kmsg.NewPtrOffsetFetchResponse()
+	if len(req.Groups) == 0 {
+		c.respond(resp)
+		return
+	}
+	all := newGather(len(req.Groups), func() { c.respond(resp) })
+	for i := range req.Groups {
+		one := kmsg.NewPtrOffsetFetchRequest()
+		one.Version, one.RequireStable = req.Version, req.RequireStable
+		one.Groups = req.Groups[i : i+1]
+		id := req.Groups[i].Group
+		refusal := kmsg.NewPtrOffsetFetchResponse()
+		rg := kmsg.NewOffsetFetchResponseGroup()
+		rg.Group = id
+		refusal.Groups = append(refusal.Groups, rg)
+		token := &groupCall{call: c, finish: func(r kmsg.Response) {
+			all.part(func() { resp.Groups = append(resp.Groups, r.(*kmsg.OffsetFetchResponse).Groups...) })
+		}}
+		b.onGroupToken(token, id, refusal, func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
+			return s.OffsetFetch(now, t, clientOf(rc), rc.Version, one)
+		})
+	}
+}
+
+func (b *Broker) describeGroups(rc *requestContext, c *call, req *kmsg.DescribeGroupsRequest) {
+	resp := kmsg.NewPtrDescribeGroupsResponse()
+	if len(req.Groups) == 0 {
+		c.respond(resp)
+		return
+	}
+	all := newGather(len(req.Groups), func() { c.respond(resp) })
+	for _, id := range req.Groups {
+		one := kmsg.NewPtrDescribeGroupsRequest()
+		one.Version, one.IncludeAuthorizedOperations, one.Groups = req.Version, req.IncludeAuthorizedOperations, []string{id}
+		refusal := kmsg.NewPtrDescribeGroupsResponse()
+		rg := kmsg.NewDescribeGroupsResponseGroup()
+		rg.Group = id
+		refusal.Groups = append(refusal.Groups, rg)
+		token := &groupCall{call: c, finish: func(r kmsg.Response) {
+			all.part(func() { resp.Groups = append(resp.Groups, r.(*kmsg.DescribeGroupsResponse).Groups...) })
+		}}
+		b.onGroupToken(token, id, refusal, func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
+			return s.DescribeGroups(now, t, clientOf(rc), rc.Version, one)
+		})
+	}
+}
+
+func (b *Broker) deleteGroups(rc *requestContext, c *call, req *kmsg.DeleteGroupsRequest) {
+	resp := kmsg.NewPtrDeleteGroupsResponse()
+	if len(req.Groups) == 0 {
+		c.respond(resp)
+		return
+	}
+	all := newGather(len(req.Groups), func() { c.respond(resp) })
+	for _, id := range req.Groups {
+		one := kmsg.NewPtrDeleteGroupsRequest()
+		one.Version, one.Groups = req.Version, []string{id}
+		refusal := kmsg.NewPtrDeleteGroupsResponse()
+		rg := kmsg.NewDeleteGroupsResponseGroup()
+		rg.Group = id
+		refusal.Groups = append(refusal.Groups, rg)
+		token := &groupCall{call: c, finish: func(r kmsg.Response) {
+			all.part(func() { resp.Groups = append(resp.Groups, r.(*kmsg.DeleteGroupsResponse).Groups...) })
+		}}
+		b.onGroupToken(token, id, refusal, func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
+			return s.DeleteGroups(now, t, clientOf(rc), rc.Version, one)
+		})
+	}
+}
+
+// listGroups asks every shard that this broker coordinates.
+func (b *Broker) listGroups(rc *requestContext, c *call, req *kmsg.ListGroupsRequest) {
+	resp := kmsg.NewPtrListGroupsResponse()
+	shards := b.groups.all()
+	if len(shards) == 0 {
+		c.respond(resp)
+		return
+	}
+	all := newGather(len(shards), func() { c.respond(resp) })
+	for _, s := range shards {
+		token := &groupCall{call: c, finish: func(r kmsg.Response) {
+			all.part(func() {
+				part := r.(*kmsg.ListGroupsResponse)
+				resp.Groups = append(resp.Groups, part.Groups...)
+				if part.ErrorCode != 0 {
+					resp.ErrorCode = part.ErrorCode
+				}
+			})
+		}}
+		if code := s.run(func(now time.Time, st *group.Shard) group.Effects {
+			return st.ListGroups(now, token, clientOf(rc), rc.Version, req)
+		}); code != 0 {
+			refusal := kmsg.NewPtrListGroupsResponse()
+			refusal.ErrorCode = code
+			token.reply(refusal)
+		}
+	}
+}
+
+// FindCoordinator, versions 0-6 (1: transactions, refused; 4: many keys). The
+// offsets topic is created when the first group asks.
+func (b *Broker) findCoordinator(ctx context.Context, rc *requestContext, req *kmsg.FindCoordinatorRequest) *kmsg.FindCoordinatorResponse {
+	resp := kmsg.NewPtrFindCoordinatorResponse()
+	if rc.Version < 4 {
+		one := b.findOne(ctx, req.CoordinatorType, req.CoordinatorKey)
+		resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Host, resp.Port = one.ErrorCode, one.ErrorMessage, one.NodeID, one.Host, one.Port
+		return resp
+	}
+	for _, key := range req.CoordinatorKeys {
+		resp.Coordinators = append(resp.Coordinators, b.findOne(ctx, req.CoordinatorType, key))
+	}
+	return resp
+}
+
+func (b *Broker) findOne(ctx context.Context, kind int8, key string) kmsg.FindCoordinatorResponseCoordinator {
+	r := kmsg.NewFindCoordinatorResponseCoordinator()
+	r.Key, r.NodeID, r.Port = key, -1, -1
+	refuse := func(code int16, msg string) kmsg.FindCoordinatorResponseCoordinator {
+		r.ErrorCode, r.ErrorMessage = code, kmsg.StringPtr(msg)
+		return r
+	}
+	switch kind {
+	case 0:
+	case 1:
+		return refuse(errUnsupportedVersion, "transactions are not supported yet")
+	default:
+		return refuse(errInvalidRequest, "this broker coordinates groups only")
+	}
+	img := b.meta.Image()
+	t := img.Topic(offsetsTopic)
+	if t == nil {
+		if err := b.createOffsetsTopic(ctx); err != nil {
+			b.log.Warn("the offsets topic could not be created", "error", err)
+			return refuse(errCoordinatorNotAvailable, "the offsets topic could not be created")
+		}
+		img = b.meta.Image()
+		if t = img.Topic(offsetsTopic); t == nil {
+			return refuse(errCoordinatorNotAvailable, "the offsets topic is being created")
+		}
+	}
+	leader := img.Broker(t.Partitions[group.PartitionFor(key, int32(len(t.Partitions)))].Leader)
+	if leader == nil || leader.Fenced {
+		return refuse(errCoordinatorNotAvailable, "the group's partition has no leader")
+	}
+	r.ErrorMessage = nil
+	r.NodeID, r.Host, r.Port = leader.ID, leader.Host, leader.Port
+	return r
+}

@@ -1,0 +1,335 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"millrace/broker/config"
+	"millrace/broker/replica"
+	"millrace/engine"
+	"millrace/engine/disk"
+	"millrace/netpoll"
+	"millrace/raft"
+)
+
+// Broker is one running Kafka broker. See the package documentation for the
+// life of a request, threads and the lock order.
+type Broker struct {
+	opts   Options
+	log    *slog.Logger
+	now    func() time.Time
+	nodeID int32
+	conf   *config.Broker
+
+	engine     *engine.Engine
+	meta       *raft.Node
+	net        *netpoll.Server
+	partitions *replica.Set
+	groups     *groups
+	sessions   *fetchSessions
+	workers    *workers
+	loaders    *workers
+	addrs      []net.Addr
+
+	brokerEpoch   int64
+	producerIDs   producerIDs
+	fetchMaxBytes int32
+
+	applied   appliedIndex
+	room      roomQueue
+	requests  [100]atomic.Int64 // by api key
+	ready     atomic.Bool
+	failed    chan error
+	failOnce  sync.Once
+	cancel    context.CancelFunc
+	tickers   sync.WaitGroup
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Start opens the data directory, takes its place in the metadata and serves.
+// It returns when clients can connect.
+func Start(ctx context.Context, o Options) (*Broker, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	run, cancel := context.WithCancel(context.Background())
+	b := &Broker{
+		opts: o, log: o.Logger, now: o.Now, nodeID: o.NodeID, conf: o.Config,
+		workers: newWorkers(run, 64), loaders: newWorkers(run, 2),
+		failed: make(chan error, 1), cancel: cancel,
+	}
+	b.fetchMaxBytes = int32(o.Config.FetchMaxBytes())
+	b.sessions = newFetchSessions(o.Config.FetchSessionSlots(), o.Now)
+	b.applied.cond.L = &b.applied.mu
+	if err := b.start(ctx); err != nil {
+		stop, done := context.WithTimeout(context.Background(), 10*time.Second)
+		defer done()
+		return nil, errors.Join(err, b.Shutdown(stop))
+	}
+	return b, nil
+}
+
+// start brings the layers up, from the disk to the clients.
+func (b *Broker) start(ctx context.Context) error {
+	m, err := machine(b.opts.DataDir)
+	if err != nil {
+		return fmt.Errorf("data directory %s: %w", b.opts.DataDir, err)
+	}
+	sizes := b.conf.Sizes(m)
+	if err := b.openEngine(sizes); err != nil {
+		return err
+	}
+	if err := b.openNet(sizes); err != nil {
+		return err
+	}
+	b.engine.Start()
+	b.net.StartLoops()
+	if err := b.openMeta(ctx); err != nil {
+		return err
+	}
+	b.tickers.Add(1)
+	go b.tick()
+	b.net.Start()
+	b.ready.Store(true)
+	return nil
+}
+
+func (b *Broker) openEngine(sizes config.Sizes) error {
+	o, err := b.engineOptions(sizes)
+	if err != nil {
+		return err
+	}
+	if b.engine, err = engine.Open(o); err != nil {
+		return fmt.Errorf("data directory %s: %w", b.opts.DataDir, err)
+	}
+	b.log.Info("log recovered", "dir", b.opts.DataDir, "recovery", b.engine.Recovery())
+	return nil
+}
+
+// openNet makes the event loops and lets the first ones drive the shards, so
+// that on a small machine one thread parses, appends, submits and answers.
+func (b *Broker) openNet(sizes config.Sizes) error {
+	srv, err := netpoll.New(b.netOptions(sizes), b)
+	if err != nil {
+		return err
+	}
+	b.net = srv
+	loops := srv.Loops()
+	for i, s := range b.engine.Shards() {
+		if i >= len(loops) {
+			break // the engine gives the others a thread of their own
+		}
+		s.Attach(loops[i])
+		loops[i].AddFD(s.EventFD(), s.Poll)
+		loops[i].OnTurnEnd(s.Poll)
+	}
+	return nil
+}
+
+// bind opens the listeners and returns where clients are told to come. Nobody
+// is accepted before start has come to its end.
+func (b *Broker) bind() (string, int32, error) {
+	for _, a := range b.opts.ListenAddrs {
+		addr, err := b.net.Listen(a)
+		if err != nil {
+			return "", 0, fmt.Errorf("listen on %s: %w", a, err)
+		}
+		b.addrs = append(b.addrs, addr)
+	}
+	host, portText, err := net.SplitHostPort(b.addrs[0].String())
+	if err != nil {
+		return "", 0, err
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		return "", 0, err
+	}
+	if b.opts.AdvertisedPort != 0 {
+		port = int(b.opts.AdvertisedPort)
+	}
+	ip := net.ParseIP(host)
+	switch {
+	case b.opts.AdvertisedHost != "":
+		host = b.opts.AdvertisedHost
+	case ip != nil && ip.IsUnspecified():
+		return "", 0, errNoEndpoint
+	case ip != nil && ip.IsLoopback():
+		host = "localhost"
+		if ip.To4() != nil {
+			host = "127.0.0.1"
+		}
+	}
+	return host, int32(port), nil
+}
+
+// openMeta opens the metadata, forms the cluster on the first start, registers
+// this process (which raises the leader epoch of all its partitions) and
+// follows the image from then on. The listeners answer only after that.
+func (b *Broker) openMeta(ctx context.Context) error {
+	var err error
+	b.meta, err = raft.Open(raft.Options{
+		Dir: filepath.Join(b.opts.DataDir, "raft"), FS: disk.OS(), NodeID: b.nodeID, ReplicaID: standaloneReplica,
+		ExpectFormed: b.engine.ClusterID() != "", Logger: b.log, OnFailed: b.fail,
+	})
+	if err != nil {
+		return fmt.Errorf("metadata: %w", err)
+	}
+	if err := b.form(ctx); err != nil {
+		return err
+	}
+	host, port, err := b.bind()
+	if err != nil {
+		return err
+	}
+	res, err := b.meta.Propose(ctx, raft.RegisterBroker{
+		ID: b.nodeID, ReplicaID: standaloneReplica, DirectoryID: b.engine.DirectoryID(), IncarnationID: raft.NewUUID(),
+		Host: host, Port: port, Rack: b.conf.Rack(), MaxLevel: raft.MaxLevel,
+	})
+	if err == nil {
+		err = res.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("register broker %d: %w", b.nodeID, err)
+	}
+	b.brokerEpoch = res.Value
+	img := b.meta.Image()
+	b.conf.SetDynamic(img)
+	b.groups = newGroups(b, groupConfig(b.conf))
+	b.partitions = replica.NewSet(b.engine, b.nodeID, b.topicSettings, b.onLead, b.onDrop)
+	if err := b.partitions.Apply(img); err != nil {
+		return err
+	}
+	for _, l := range b.partitions.Stray() {
+		b.log.Warn("a log on disk belongs to no topic: kept, not served", "topic_id", raft.UUID(l.TopicID()), "partition", l.Partition())
+	}
+	b.applied.set(img.Index)
+	b.meta.Updates(b.follow)
+	b.log.Info("serving", "node_id", b.nodeID, "cluster_id", img.ClusterID, "listeners", fmt.Sprint(b.addrs), "advertised", net.JoinHostPort(host, strconv.Itoa(int(port))))
+	return nil
+}
+
+// standaloneReplica is the raft replica id of a broker that began alone. It
+// becomes the first voter when others join.
+const standaloneReplica = 1
+
+// form gives a new cluster its id, or checks that the data directory and the
+// metadata belong together.
+func (b *Broker) form(ctx context.Context) error {
+	if b.meta.Image().ClusterID == "" {
+		id := raft.NewUUID().String()
+		res, err := b.meta.Propose(ctx, raft.FormCluster{
+			ClusterID: id, Level: raft.MaxLevel,
+			Replicas: []raft.Replica{{ID: standaloneReplica, NodeID: b.nodeID, DirectoryID: b.engine.DirectoryID()}},
+		})
+		if err = errors.Join(err, res.Err()); err != nil {
+			return fmt.Errorf("form the cluster: %w", err)
+		}
+	}
+	if err := b.engine.SetClusterID(b.meta.Image().ClusterID); err != nil {
+		return fmt.Errorf("data directory %s: %w", b.opts.DataDir, err)
+	}
+	return nil
+}
+
+// follow applies an image that the metadata agreed on; it runs on the
+// metadata's own goroutine.
+func (b *Broker) follow(_, img *raft.Image) {
+	b.conf.SetDynamic(img)
+	if err := b.partitions.Apply(img); err != nil {
+		b.fail(fmt.Errorf("metadata could not be applied: %w", err))
+		return
+	}
+	b.applied.set(img.Index)
+}
+
+func (b *Broker) onLead(p *replica.Partition) {
+	if p.Topic == offsetsTopic {
+		b.groups.lead(p)
+	}
+}
+
+func (b *Broker) onDrop(p *replica.Partition) {
+	if p.Topic == offsetsTopic {
+		b.groups.resign(p)
+	}
+}
+
+// tick runs the coordinator's timers.
+func (b *Broker) tick() {
+	defer b.tickers.Done()
+	t := time.NewTicker(50 * time.Millisecond) //nolint:forbidigo // the timers' own clock
+	defer t.Stop()
+	for {
+		select {
+		case <-b.workers.ctx.Done():
+			return
+		case <-t.C:
+			b.groups.tick()
+		}
+	}
+}
+
+// fail stops the broker's acknowledgements for good: the first failed write.
+func (b *Broker) fail(err error) {
+	b.failOnce.Do(func() {
+		b.ready.Store(false)
+		b.log.Error("the data directory failed: nothing more is acknowledged", "error", err)
+		b.failed <- err
+	})
+}
+
+// Failed delivers the error that ends this broker's service; the process is
+// expected to exit with it.
+func (b *Broker) Failed() <-chan error { return b.failed }
+
+// Ready tells whether clients are served.
+func (b *Broker) Ready() bool { return b.ready.Load() }
+
+// Addr is the address of the first listener.
+func (b *Broker) Addr() net.Addr { return b.addrs[0] }
+
+// Addrs are the addresses of all listeners.
+func (b *Broker) Addrs() []net.Addr { return b.addrs }
+
+// controllerID names the broker that admin requests may go to: any, and this
+// one is at hand.
+func (b *Broker) controllerID(*raft.Image) int32 { return b.nodeID }
+
+// Shutdown drains the connections, ends the background work, flushes and
+// checkpoints. It may be called more than once.
+func (b *Broker) Shutdown(ctx context.Context) error {
+	b.closeOnce.Do(func() { b.closeErr = b.shutdown(ctx) })
+	return b.closeErr
+}
+
+func (b *Broker) shutdown(ctx context.Context) error {
+	b.ready.Store(false)
+	var errs []error
+	if b.net != nil {
+		errs = append(errs, b.net.Drain(ctx))
+	}
+	b.cancel()
+	b.tickers.Wait()
+	b.workers.Wait()
+	b.loaders.Wait()
+	if b.meta != nil {
+		errs = append(errs, b.meta.Close())
+	}
+	// The loops drive the shards until the engine has flushed.
+	if b.engine != nil {
+		errs = append(errs, b.engine.Close(ctx))
+	}
+	if b.net != nil {
+		errs = append(errs, b.net.Shutdown(ctx))
+	}
+	return errors.Join(errs...)
+}
