@@ -3,7 +3,7 @@ package simdisk
 import (
 	"errors"
 	"fmt"
-	"hash/fnv"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -46,7 +46,7 @@ type Disk struct {
 	onCut  func(Op)
 	off    bool // the power is out
 	lies   Lies
-	effect uint64 // FNV-1a over all operations
+	effect uint64 // see note
 	stats  Stats
 }
 
@@ -463,12 +463,21 @@ func (d *Disk) BootID() (string, error) {
 	return fmt.Sprintf("simulated-boot-%d", d.boot), nil
 }
 
-// note mixes an operation into the effect hash.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// note mixes an operation into the effect hash: FNV-1a over its numbers, with
+// hardware CRCs for the long parts, because simulations write gigabytes.
 func (d *Disk) note(kind Kind, name string, off int64, length int, data []byte) {
-	h := fnv.New64a()
-	_, _ = fmt.Fprintf(h, "%016x %d %s %d %d ", d.effect, kind, name, off, length)
-	_, _ = h.Write(data)
-	d.effect = h.Sum64()
+	for _, v := range []uint64{
+		uint64(kind), uint64(off), uint64(length),
+		uint64(crc32.Checksum([]byte(name), castagnoli)),
+		uint64(crc32.Checksum(data, castagnoli)),
+	} {
+		for range 8 {
+			d.effect = (d.effect ^ v&0xff) * 1099511628211
+			v >>= 8
+		}
+	}
 }
 
 // EffectHash is a hash over all operations so far, in order, with their bytes. Two
