@@ -17,7 +17,7 @@ func (m *Image) registerBroker(c *RegisterBroker, r *Result) {
 	case c.MaxLevel < m.Level:
 		r.refuse(LevelNotSupported, "broker %d supports level %d, finalised is %d", c.ID, c.MaxLevel, m.Level)
 		return
-	case !m.bindReplica(c, r):
+	case !m.checkReplica(c, r):
 		return
 	}
 	moved := old != nil && !old.DirectoryID.IsZero() && old.DirectoryID != c.DirectoryID
@@ -34,6 +34,7 @@ func (m *Image) registerBroker(c *RegisterBroker, r *Result) {
 		Host: c.Host, Port: c.Port, Rack: c.Rack, Fenced: c.Fenced, MaxLevel: c.MaxLevel,
 	}
 	m.putBroker(b)
+	m.bindReplica(c)
 	r.Value = b.Epoch
 	m.changePartitions(func(t *Topic, p *Partition) *Partition {
 		n := p
@@ -49,27 +50,29 @@ func (m *Image) registerBroker(c *RegisterBroker, r *Result) {
 	})
 }
 
-// bindReplica ties the raft replica to its data directory, or refuses another one: the replica has
-// lost its votes and its log, and would let two leaders be elected in one term.
-func (m *Image) bindReplica(c *RegisterBroker, r *Result) bool {
-	if c.ReplicaID == 0 {
-		return true
-	}
+// checkReplica refuses a known raft replica with another data directory: it has lost its votes and its
+// log, and would let two leaders be elected in one term.
+func (m *Image) checkReplica(c *RegisterBroker, r *Result) bool {
 	known := m.Replicas[c.ReplicaID]
-	if known != nil && known.NodeID != c.ID {
+	switch {
+	case c.ReplicaID == 0 || known == nil:
+	case known.NodeID != c.ID:
 		r.refuse(DirectoryMismatch, "replica %d belongs to broker %d", c.ReplicaID, known.NodeID)
 		return false
+	case !known.DirectoryID.IsZero() && known.DirectoryID != c.DirectoryID:
+		r.refuse(DirectoryMismatch, "replica %d has data directory %s, not %s", c.ReplicaID, known.DirectoryID, c.DirectoryID)
+		return false
 	}
-	if known != nil && !known.DirectoryID.IsZero() {
-		if known.DirectoryID != c.DirectoryID {
-			r.refuse(DirectoryMismatch, "replica %d has data directory %s, not %s", c.ReplicaID, known.DirectoryID, c.DirectoryID)
-			return false
-		}
-		return true
+	return true
+}
+
+// bindReplica ties an announced or new raft replica to its data directory.
+func (m *Image) bindReplica(c *RegisterBroker) {
+	if known := m.Replicas[c.ReplicaID]; c.ReplicaID == 0 || known != nil && !known.DirectoryID.IsZero() {
+		return
 	}
 	m.Replicas = maps.Clone(m.Replicas)
 	m.Replicas[c.ReplicaID] = &Replica{ID: c.ReplicaID, NodeID: c.ID, DirectoryID: c.DirectoryID}
-	return true
 }
 
 func (m *Image) fenceBroker(c *FenceBroker, r *Result) {
