@@ -121,7 +121,7 @@ func (b *Broker) alterResource(ctx context.Context, a *alteration, validateOnly 
 			return nil
 		}
 		var items []raft.ItemResult
-		items, err = b.propose(ctx, &raft.AlterConfigs{Resources: []raft.ConfigChange{{
+		items, err = b.propose(ctx, raft.AlterConfigs{Resources: []raft.ConfigChange{{
 			Resource: res, Replace: a.replace, Set: c.Set, Delete: c.Delete, Expect: c.Expect, ExpectAbsent: c.ExpectAbsent,
 		}}}, 1)
 		if err != nil {

@@ -35,7 +35,7 @@ func (b *Broker) createPartitions(ctx context.Context, rc *requestContext, req *
 			// One command a topic: requests for many topics at once are rare, and
 			// a large one must not crowd out the others.
 			var items []raft.ItemResult
-			if items, err = b.propose(ctx, &raft.CreatePartitions{Topics: []raft.MorePartitions{more}}, 1); err == nil {
+			if items, err = b.propose(ctx, raft.CreatePartitions{Topics: []raft.MorePartitions{more}}, 1); err == nil {
 				err = items[0].Err()
 			}
 			if err == nil {

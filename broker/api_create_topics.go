@@ -279,7 +279,7 @@ func (p *topicPlan) run(ctx context.Context, b *Broker, done func(at int, t *raf
 			}
 			n++
 		}
-		items, err := b.propose(ctx, &raft.CreateTopics{Topics: p.topics[:n]}, n)
+		items, err := b.propose(ctx, raft.CreateTopics{Topics: p.topics[:n]}, n)
 		for i := range n {
 			e := err
 			if e == nil {

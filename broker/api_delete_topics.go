@@ -64,7 +64,7 @@ func (b *Broker) deleteTopics(ctx context.Context, rc *requestContext, req *kmsg
 	}
 	for len(ids) > 0 {
 		n := min(len(ids), proposalItemsMax)
-		items, err := b.propose(ctx, &raft.DeleteTopics{IDs: ids[:n], NowMillis: b.now().UnixMilli()}, n)
+		items, err := b.propose(ctx, raft.DeleteTopics{IDs: ids[:n], NowMillis: b.now().UnixMilli()}, n)
 		for i := range n {
 			e := err
 			if e == nil {
