@@ -46,7 +46,9 @@ func (b *Broker) AlterTopic(current map[string]string, ops []Alteration) (Change
 	if err != nil {
 		return c, err
 	}
-	return c, b.ValidateTopic(c.Values)
+	// Each new value is checked; one that another version left behind must not
+	// stand in the way of the others.
+	return c, b.checkTopic(b.Topic(c.Values))
 }
 
 // AlterBroker does the same for the dynamic settings of a broker, or of all.
@@ -57,7 +59,7 @@ func (b *Broker) AlterBroker(current map[string]string, ops []Alteration) (Chang
 	if err != nil {
 		return c, err
 	}
-	return c, b.ValidateBroker(c.Values)
+	return c, b.ValidateBroker(c.Set)
 }
 
 // alter is the part that topics and brokers share. inherited is the value that

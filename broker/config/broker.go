@@ -159,7 +159,6 @@ func (b *Broker) millis(name string) time.Duration {
 	return time.Duration(b.get(name).n) * time.Millisecond
 }
 func (b *Broker) given(name string) (value, bool)     { v := b.get(name); return v, v.set }
-func (b *Broker) scaledBy(name string, n int64) int64 { return saturate(b.long(name), n) }
 
 // isGiven tells whether somebody set a setting, to the default or not.
 func (b *Broker) isGiven(name string) bool {

@@ -256,6 +256,7 @@ func TestIncrementalAlterations(t *testing.T) {
 		{"delete", map[string]string{RetentionMs: "5", SegmentMs: "6"}, []Alteration{{RetentionMs, OpDelete, nil}}, map[string]string{SegmentMs: "6"}, ""},
 		{"delete what is not set", nil, []Alteration{{RetentionMs, OpDelete, nil}}, map[string]string{}, ""},
 		{"delete a leftover", map[string]string{"old.name": "5"}, []Alteration{{"old.name", OpDelete, nil}}, map[string]string{}, ""},
+		{"beside a leftover", map[string]string{"old.name": "5", SegmentMs: "none"}, []Alteration{{RetentionMs, OpSet, str("1")}}, map[string]string{"old.name": "5", SegmentMs: "none", RetentionMs: "1"}, ""},
 		{"append to the default", nil, []Alteration{{CleanupPolicy, OpAppend, str("compact")}}, map[string]string{CleanupPolicy: "delete,compact"}, ""},
 		{"append what is there", map[string]string{CleanupPolicy: "compact"}, []Alteration{{CleanupPolicy, OpAppend, str("compact")}}, map[string]string{CleanupPolicy: "compact"}, ""},
 		{"subtract", map[string]string{CleanupPolicy: "compact,delete"}, []Alteration{{CleanupPolicy, OpSubtract, str("delete")}}, map[string]string{CleanupPolicy: "compact"}, ""},

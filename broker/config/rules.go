@@ -45,7 +45,7 @@ func oneDirectory() Rule {
 			case 1:
 				return nil
 			default:
-				return errors.New("Millrace keeps its data in one directory so far")
+				return errors.New("data is kept in one directory so far")
 			}
 		},
 	}

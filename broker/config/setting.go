@@ -184,7 +184,7 @@ func only(allowed, why string) Rule {
 		Text: "only " + allowed,
 		check: func(v value) error {
 			if v.text != allowed {
-				return fmt.Errorf("Millrace supports only %q here: %s", allowed, why)
+				return fmt.Errorf("only %q is supported here: %s", allowed, why)
 			}
 			return nil
 		},
