@@ -158,7 +158,7 @@ func (b *Broker) long(name string) int64 { return b.get(name).n }
 func (b *Broker) millis(name string) time.Duration {
 	return time.Duration(b.get(name).n) * time.Millisecond
 }
-func (b *Broker) given(name string) (value, bool)     { v := b.get(name); return v, v.set }
+func (b *Broker) given(name string) (value, bool) { v := b.get(name); return v, v.set }
 
 // isGiven tells whether somebody set a setting, to the default or not.
 func (b *Broker) isGiven(name string) bool {
