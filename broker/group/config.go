@@ -26,6 +26,11 @@ type Config struct {
 	// (KIP-394) and have not come back with it yet. Kafka has no such bound.
 	PendingMembersMax int
 
+	// TopicID tells the id that a topic has now, zero if it does not exist. With it an
+	// offset counts only for the topic that it was committed for, and not for a later
+	// one of the same name. Nil: offsets go by name alone.
+	TopicID func(topic string) [16]byte
+
 	// NewMemberUUID makes the random part of a member id; tests replace it.
 	NewMemberUUID func() string
 }
@@ -72,6 +77,9 @@ func (c Config) withDefaults() Config {
 		if *f.have <= 0 {
 			*f.have = *f.def
 		}
+	}
+	if c.TopicID == nil {
+		c.TopicID = func(string) [16]byte { return [16]byte{} }
 	}
 	if c.NewMemberUUID == nil {
 		c.NewMemberUUID = d.NewMemberUUID

@@ -65,8 +65,10 @@ func (s *Shard) expireGroup(g *group, undo []offsetUndo) ([]offsetUndo, bool) {
 		if g.subscribedTo(topic) {
 			continue
 		}
+		topicID := s.cfg.TopicID(topic)
 		for _, p := range slices.Sorted(maps.Keys(g.offsets[topic])) {
-			if expired(g.offsets[topic][p]) && !g.unstable(topic, p) {
+			o := g.offsets[topic][p]
+			if (expired(o) || !o.of(topicID)) && !g.unstable(topic, p) {
 				undo = s.tombstone(g, topic, p, undo)
 			}
 		}

@@ -324,7 +324,7 @@ func (g *group) joinResponse(m *member, withMembers bool) *kmsg.JoinGroupRespons
 
 func joinError(memberID string, code int16) *kmsg.JoinGroupResponse {
 	r := kmsg.NewPtrJoinGroupResponse()
-	r.MemberID, r.ErrorCode = memberID, code
+	r.MemberID, r.ErrorCode, r.Protocol = memberID, code, kmsg.StringPtr("")
 	return r
 }
 

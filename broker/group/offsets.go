@@ -36,6 +36,21 @@ func (g *group) dropOffset(topic string, partition int32) {
 	}
 }
 
+// of says whether an offset was committed for this topic. An id that one side does not
+// know proves nothing.
+func (o offset) of(topicID [16]byte) bool {
+	var unknown [16]byte
+	return o.topicID == topicID || o.topicID == unknown || topicID == unknown
+}
+
+// topicID is the id of a request's topic, or that of the name.
+func (s *Shard) topicID(topic string, id [16]byte) [16]byte {
+	if id == [16]byte{} {
+		return s.cfg.TopicID(topic)
+	}
+	return id
+}
+
 // unstable says whether a transaction that is still open has an offset for this
 // partition. There are no transactional commits yet: this is where they plug in.
 func (g *group) unstable(string, int32) bool { return false }
@@ -104,6 +119,7 @@ func (s *Shard) OffsetCommit(now time.Time, token any, _ Client, version int16, 
 		rt := kmsg.NewOffsetCommitResponseTopic()
 		rt.Topic, rt.TopicID = t.Topic, t.TopicID
 		rt.Partitions = make([]kmsg.OffsetCommitResponseTopicPartition, 0, len(t.Partitions))
+		topicID := s.topicID(t.Topic, t.TopicID)
 		for j := range t.Partitions {
 			p := &t.Partitions[j]
 			rp := kmsg.NewOffsetCommitResponseTopicPartition()
@@ -120,6 +136,7 @@ func (s *Shard) OffsetCommit(now time.Time, token any, _ Client, version int16, 
 				leaderEpoch:       max(p.LeaderEpoch, -1),
 				commitTimestampMs: now.UnixMilli(),
 				expireTimestampMs: expire,
+				topicID:           topicID,
 			}
 			if version < 6 {
 				o.leaderEpoch = -1
@@ -205,7 +222,7 @@ func expireTimestamp(now time.Time, version int16, retentionMillis int64) int64 
 
 // OffsetFetch: versions 1-10, for one group: the group and topics of a v0-7 request, or
 // the one entry of Groups in later ones. Null topics ask for everything. From version
-// 10 on the broker sets Topic from the id, and fills ids into an answer to null topics.
+// 10 on the broker sets Topic from the id.
 func (s *Shard) OffsetFetch(now time.Time, token any, _ Client, version int16, req *kmsg.OffsetFetchRequest) Effects {
 	s.begin(now)
 	r := kmsg.NewPtrOffsetFetchResponse()
@@ -225,23 +242,29 @@ func (s *Shard) fetchGroup(req *kmsg.OffsetFetchRequestGroup, requireStable bool
 	r.Group = req.Group
 	g := s.group(req.Group)
 	topics := req.Topics
-	if topics == nil {
+	all := topics == nil
+	if all {
 		topics = g.allOffsets()
 	}
 	r.Topics = make([]kmsg.OffsetFetchResponseGroupTopic, 0, len(topics))
 	for i := range topics {
 		t := &topics[i]
 		rt := kmsg.NewOffsetFetchResponseGroupTopic()
-		rt.Topic, rt.TopicID = t.Topic, t.TopicID
+		rt.Topic, rt.TopicID = t.Topic, s.topicID(t.Topic, t.TopicID)
 		rt.Partitions = make([]kmsg.OffsetFetchResponseGroupTopicPartition, 0, len(t.Partitions))
 		for _, p := range t.Partitions {
-			o, code := g.fetch(t.Topic, p, requireStable)
+			o, code := g.fetch(t.Topic, rt.TopicID, p, requireStable)
+			if all && o.offset == -1 && code == errNone {
+				continue // of a topic that is gone
+			}
 			rp := kmsg.NewOffsetFetchResponseGroupTopicPartition()
 			rp.Partition, rp.ErrorCode = p, code
 			rp.Offset, rp.LeaderEpoch, rp.Metadata = o.offset, o.leaderEpoch, &o.metadata
 			rt.Partitions = append(rt.Partitions, rp)
 		}
-		r.Topics = append(r.Topics, rt)
+		if !all || len(rt.Partitions) > 0 {
+			r.Topics = append(r.Topics, rt)
+		}
 	}
 	return r
 }
@@ -273,7 +296,7 @@ func (s *Shard) fetchOld(r *kmsg.OffsetFetchResponse, req *kmsg.OffsetFetchReque
 }
 
 // fetch is one committed offset; offset -1 if there is none. A nil group has none.
-func (g *group) fetch(topic string, partition int32, requireStable bool) (offset, int16) {
+func (g *group) fetch(topic string, topicID [16]byte, partition int32, requireStable bool) (offset, int16) {
 	none := offset{offset: -1, leaderEpoch: -1}
 	if g == nil {
 		return none, errNone
@@ -281,7 +304,7 @@ func (g *group) fetch(topic string, partition int32, requireStable bool) (offset
 	if requireStable && g.unstable(topic, partition) {
 		return none, errUnstableOffsetCommit
 	}
-	if o, ok := g.offset(topic, partition); ok {
+	if o, ok := g.offset(topic, partition); ok && o.of(topicID) {
 		return o, errNone
 	}
 	return none, errNone

@@ -263,3 +263,30 @@ func TestDeleteGroups(t *testing.T) {
 		equal(t, "heartbeat", n.heartbeat("g", ids[0], 1), errUnknownMemberID)
 	}
 }
+
+func TestOffsetsBelongToTheTopicTheyWereCommittedFor(t *testing.T) {
+	cfg := newWorld(t).cfg
+	ids := map[string][16]byte{"t": {1}}
+	cfg.TopicID = func(topic string) [16]byte { return ids[topic] }
+	w := newWorldWith(t, cfg)
+	w.commit("g", "t", 0, 5)
+	w.commit("g", "gone", 0, 6)
+	ids["t"] = [16]byte{2} // deleted and made again, and nobody told us
+	for _, n := range []*world{w, w.reloaded()} {
+		equal(t, "another topic of that name", n.committed("g", "t", 0), int64(-1))
+		equal(t, "topic that does not exist", n.committed("g", "gone", 0), int64(6))
+		g := kmsg.NewOffsetFetchRequestGroup()
+		g.Group = "g"
+		req := kmsg.NewPtrOffsetFetchRequest()
+		req.Groups = append(req.Groups, g)
+		token := n.newToken()
+		n.take(n.s.OffsetFetch(n.now, token, Client{}, 10, req))
+		r := response[*kmsg.OffsetFetchResponse](n, token)
+		equal(t, "topics", len(r.Groups[0].Topics), 1)
+		equal(t, "topic", r.Groups[0].Topics[0].Topic, "gone")
+	}
+	w.sleep(10 * time.Minute) // a sweep
+	equal(t, "left", len(w.s.groups["g"].offsets), 1)
+	w.commit("g", "t", 0, 7)
+	equal(t, "of the new topic", w.reloaded().committed("g", "t", 0), int64(7))
+}

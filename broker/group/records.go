@@ -7,7 +7,7 @@ import (
 
 // The schema of __consumer_offsets (OffsetCommitKey/Value.json and
 // GroupMetadataKey/Value.json of Kafka's group coordinator). All versions are read;
-// written are those that Kafka 4 writes, which every Kafka since 2.3 reads.
+// written are those that Kafka 4 writes.
 const (
 	offsetKeyVersionMax = 1 // 0 and 1 have the same form
 	offsetKeyVersion    = 1
@@ -16,6 +16,8 @@ const (
 	offsetValueVersionMax    = 4
 	offsetValueVersion       = 3
 	offsetValueVersionExpire = 1 // the one version with an expiry of its own
+	offsetValueVersionTopic  = 4 // with the topic's id (Kafka 4.1)
+	offsetValueTagTopic      = 0
 	groupValueVersionMax     = 4
 	groupValueVersion        = 3
 
@@ -36,6 +38,8 @@ type offset struct {
 	metadata          string
 	commitTimestampMs int64
 	expireTimestampMs int64 // -1: by retention
+	// topicID tells the topic from a later one of the same name; zero: not known.
+	topicID [16]byte
 }
 
 // groupRecord is the durable part of a group: what GroupMetadataValue holds.
@@ -73,18 +77,30 @@ func appendGroupKey(b []byte, group string) []byte {
 
 func appendOffsetValue(b []byte, o offset) []byte {
 	version := uint16(offsetValueVersion)
-	if o.expireTimestampMs >= 0 {
+	switch {
+	case o.expireTimestampMs >= 0:
 		version = offsetValueVersionExpire
+	case o.topicID != [16]byte{}:
+		version = offsetValueVersionTopic
 	}
 	b = binary.BigEndian.AppendUint16(b, version)
 	b = binary.BigEndian.AppendUint64(b, uint64(o.offset))
 	if version >= 3 {
 		b = binary.BigEndian.AppendUint32(b, uint32(o.leaderEpoch))
 	}
-	b = appendString(b, o.metadata)
+	if version == offsetValueVersionTopic {
+		b = binary.AppendUvarint(b, uint64(len(o.metadata)+1))
+		b = append(b, o.metadata...)
+	} else {
+		b = appendString(b, o.metadata)
+	}
 	b = binary.BigEndian.AppendUint64(b, uint64(o.commitTimestampMs))
-	if version == offsetValueVersionExpire {
+	switch version {
+	case offsetValueVersionExpire:
 		b = binary.BigEndian.AppendUint64(b, uint64(o.expireTimestampMs))
+	case offsetValueVersionTopic:
+		b = append(b, 1, offsetValueTagTopic, byte(len(o.topicID))) // one tagged field
+		b = append(b, o.topicID[:]...)
 	}
 	return b
 }
@@ -165,7 +181,11 @@ func decodeOffsetValue(value []byte) (offset, error) {
 	if version == 1 {
 		o.expireTimestampMs = r.int64()
 	}
-	r.tags() // tag 0 is the topic id (Kafka 4.1): offsets are kept by name here
+	r.tags(func(tag int, field []byte) {
+		if tag == offsetValueTagTopic {
+			r.bad = r.bad || copy(o.topicID[:], field) != len(field) || len(field) != len(o.topicID)
+		}
+	})
 	return o, r.done("offset value")
 }
 
@@ -198,13 +218,13 @@ func decodeGroupValue(value []byte) (groupRecord, error) {
 		m.sessionTimeout = r.int32()
 		m.subscription = r.bytes()
 		m.assignment = r.bytes()
-		r.tags()
+		r.tags(nil)
 		if r.bad {
 			break
 		}
 		g.members = append(g.members, m)
 	}
-	r.tags()
+	r.tags(nil)
 	return g, r.done("group value")
 }
 
@@ -321,13 +341,15 @@ func (r *reader) arrayLen() int {
 	return n
 }
 
-// tags steps over tagged fields.
-func (r *reader) tags() {
+// tags walks over tagged fields; those that nobody knows are left out.
+func (r *reader) tags(field func(tag int, value []byte)) {
 	if !r.flexible {
 		return
 	}
 	for n := r.uvarint(); n > 0 && !r.bad; n-- {
-		r.uvarint()
-		r.span(r.uvarint())
+		tag := r.uvarint()
+		if value := r.span(r.uvarint()); !r.bad && field != nil {
+			field(tag, value)
+		}
 	}
 }

@@ -30,15 +30,19 @@ func TestRecordsAreKafkas(t *testing.T) {
 			"00000005",   // partition
 		)},
 		{"group key", appendGroupKey(nil, "gr"), hexes("0002", "0002 6772")},
-		{"offset value", appendOffsetValue(nil, offset{100, 7, "m", 0x0102030405060708, -1}), hexes(
+		{"offset value", appendOffsetValue(nil, offset{100, 7, "m", 0x0102030405060708, -1, [16]byte{}}), hexes(
 			"0003",             // version
 			"0000000000000064", // offset
 			"00000007",         // leader epoch
 			"0001 6d",          // metadata
 			"0102030405060708", // commit timestamp
 		)},
-		{"offset value with a retention of its own", appendOffsetValue(nil, offset{100, 7, "m", 1, 2}), hexes(
+		{"offset value with a retention of its own", appendOffsetValue(nil, offset{100, 7, "m", 1, 2, [16]byte{}}), hexes(
 			"0001", "0000000000000064", "0001 6d", "0000000000000001", "0000000000000002",
+		)},
+		{"offset value with a topic id", appendOffsetValue(nil, offset{100, 7, "m", 1, -1, [16]byte{0xaa, 15: 0xbb}}), hexes(
+			"0004", "0000000000000064", "00000007", "02 6d", "0000000000000001",
+			"01", "00 10 aa 0000000000000000000000000000 bb", // tagged fields
 		)},
 		{"group value", appendGroupValue(nil, groupRecord{
 			"consumer", 3, ptr("range"), ptr("a"), 9,
@@ -80,10 +84,13 @@ func TestRecordsAreWhatKmsgReads(t *testing.T) {
 		o := genOffset(t)
 		ko := kmsg.OffsetCommitValue{
 			Version: 3, Offset: o.offset, LeaderEpoch: o.leaderEpoch, Metadata: o.metadata,
-			CommitTimestamp: o.commitTimestampMs, ExpireTimestamp: o.expireTimestampMs,
+			CommitTimestamp: o.commitTimestampMs, ExpireTimestamp: o.expireTimestampMs, TopicID: o.topicID,
 		}
-		if o.expireTimestampMs >= 0 {
+		switch {
+		case o.expireTimestampMs >= 0:
 			ko.Version = 1
+		case o.topicID != [16]byte{}:
+			ko.Version = 4
 		}
 		wantBytes(t, "offset value", appendOffsetValue(nil, o), ko.AppendTo(nil))
 
@@ -107,7 +114,7 @@ func TestAllVersionsOfRecordsAreRead(t *testing.T) {
 				CommitTimestamp: o.commitTimestampMs, ExpireTimestamp: o.expireTimestampMs,
 			}
 			if v == 4 {
-				ko.TopicID = [16]byte{1} // a tagged field
+				ko.TopicID = o.topicID
 				ko.UnknownTags.Set(9, []byte("later"))
 			}
 			have, err := decodeOffsetValue(ko.AppendTo(nil))
@@ -120,6 +127,9 @@ func TestAllVersionsOfRecordsAreRead(t *testing.T) {
 			}
 			if v != 1 {
 				want.expireTimestampMs = -1
+			}
+			if v != 4 {
+				want.topicID = [16]byte{}
 			}
 			if have != want {
 				t.Fatalf("offset v%d: have %+v, want %+v", v, have, want)
@@ -181,6 +191,7 @@ func genOffset(t *rapid.T) offset {
 	return offset{
 		rapid.Int64().Draw(t, "offset"), rapid.Int32Min(-1).Draw(t, "epoch"), genString(t),
 		rapid.Int64().Draw(t, "commit"), rapid.Int64Min(-1).Draw(t, "expire"),
+		[16]byte{rapid.Byte().Draw(t, "topic id"), 15: rapid.Byte().Draw(t, "topic id")},
 	}
 }
 
@@ -214,6 +225,9 @@ func TestReplayRefusesWhatItCannotRead(t *testing.T) {
 		{"cut key", offsetKeyBytes[:5], nil, ErrCorruptRecord},
 		{"long key", append(bytes.Clone(groupKeyBytes), 0), nil, ErrCorruptRecord},
 		{"empty offset value", offsetKeyBytes, []byte{}, ErrCorruptRecord},
+		{"short topic id", offsetKeyBytes, []byte{
+			0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 7,
+		}, ErrCorruptRecord},
 		{"future offset value", offsetKeyBytes, []byte{0, 5}, ErrCorruptRecord},
 		{"future group value", groupKeyBytes, []byte{0, 5}, ErrCorruptRecord},
 		{"cut group value", groupKeyBytes, appendGroupValue(nil, groupRecord{protocolType: "consumer"})[:20], ErrCorruptRecord},
