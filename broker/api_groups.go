@@ -118,17 +118,17 @@ func (b *Broker) offsetDelete(rc *requestContext, c *call, req *kmsg.OffsetDelet
 	})
 }
 
-// gather collects the answers of several shards to one request.
-type gather struct {
+// merger collects the answers of several shards to one request.
+type merger struct {
 	mu   sync.Mutex
 	left int
 	done func()
 }
 
-// newGather calls done after part was called n times.
-func newGather(n int, done func()) *gather { return &gather{left: n, done: done} }
+// newMerger calls done after part was called n times.
+func newMerger(n int, done func()) *merger { return &merger{left: n, done: done} }
 
-func (g *gather) part(add func()) {
+func (g *merger) part(add func()) {
 	g.mu.Lock()
 	add()
 	g.left--
@@ -154,7 +154,7 @@ func (b *Broker) offsetFetch(rc *requestContext, c *call, req *kmsg.OffsetFetchR
 		c.respond(resp)
 		return
 	}
-	all := newGather(len(req.Groups), func() { c.respond(resp) })
+	all := newMerger(len(req.Groups), func() { c.respond(resp) })
 	for i := range req.Groups {
 		one := kmsg.NewPtrOffsetFetchRequest()
 		one.Version, one.RequireStable = req.Version, req.RequireStable
@@ -179,7 +179,7 @@ func (b *Broker) describeGroups(rc *requestContext, c *call, req *kmsg.DescribeG
 		c.respond(resp)
 		return
 	}
-	all := newGather(len(req.Groups), func() { c.respond(resp) })
+	all := newMerger(len(req.Groups), func() { c.respond(resp) })
 	for _, id := range req.Groups {
 		one := kmsg.NewPtrDescribeGroupsRequest()
 		one.Version, one.IncludeAuthorizedOperations, one.Groups = req.Version, req.IncludeAuthorizedOperations, []string{id}
@@ -202,7 +202,7 @@ func (b *Broker) deleteGroups(rc *requestContext, c *call, req *kmsg.DeleteGroup
 		c.respond(resp)
 		return
 	}
-	all := newGather(len(req.Groups), func() { c.respond(resp) })
+	all := newMerger(len(req.Groups), func() { c.respond(resp) })
 	for _, id := range req.Groups {
 		one := kmsg.NewPtrDeleteGroupsRequest()
 		one.Version, one.Groups = req.Version, []string{id}
@@ -227,7 +227,7 @@ func (b *Broker) listGroups(rc *requestContext, c *call, req *kmsg.ListGroupsReq
 		c.respond(resp)
 		return
 	}
-	all := newGather(len(shards), func() { c.respond(resp) })
+	all := newMerger(len(shards), func() { c.respond(resp) })
 	for _, s := range shards {
 		token := &groupCall{call: c, finish: func(r kmsg.Response) {
 			all.part(func() {

@@ -65,7 +65,7 @@ func (b *Broker) listOffset(rc *requestContext, topic string, q *kmsg.ListOffset
 	case q.Timestamp == tsLatestTiered && rc.Version >= 9:
 		// Nothing is tiered: no offset.
 	case q.Timestamp == tsMaxTimestamp && rc.Version >= 7:
-		if ts, off, ok := log.MaxTimestampOffset(); ok && off < end {
+		if ts, off := log.MaxTimestampOffset(); off >= 0 && off < end {
 			r.Timestamp, r.Offset = ts, off
 			r.LeaderEpoch = log.EpochAt(off)
 		}

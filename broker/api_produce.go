@@ -186,7 +186,7 @@ func (p *produceRequest) appendPart() bool {
 	}
 	r.BaseOffset, r.LogStartOffset = res.BaseOffset, res.LogStart
 	if h.LogAppendTime() {
-		r.LogAppendMillis = h.MaxTimestamp
+		r.LogAppendMillis = res.AppendTime // of a duplicate: when the original came
 	}
 	if acked && waiter != nil {
 		p.pending.Add(-1)

@@ -203,8 +203,9 @@ func (b *Broker) openMeta(ctx context.Context) error {
 	b.brokerEpoch = res.Value
 	img := b.meta.Image()
 	b.conf.SetDynamic(img)
-	b.groups = newGroups(b, groupConfig(b.conf))
-	b.partitions = replica.NewSet(b.engine, b.nodeID, b.topicSettings, b.onLead, b.onDrop)
+	b.groups = newGroups(b, groupConfigOf(b.conf))
+	settings := func(img *raft.Image, topic string) *replica.Settings { return settingsOf(b.conf, img, topic) }
+	b.partitions = replica.NewSet(b.engine, b.nodeID, settings, b.onLead, b.onDrop)
 	if err := b.partitions.Apply(img); err != nil {
 		return err
 	}

@@ -37,45 +37,52 @@ func onLoop[Q kmsg.Request](h func(*Broker, *requestContext, *call, Q)) func(*Br
 	return func(b *Broker, rc *requestContext, c *call, req kmsg.Request) { h(b, rc, c, req.(Q)) }
 }
 
-// apis is THE table: what is not in it is neither advertised nor answered.
-var apis = []api{
-	{key: 0, min: 3, max: 13, flexible: 9, raw: (*Broker).produce},
-	{key: 1, min: 4, max: 18, flexible: 12, raw: (*Broker).fetch},
-	{key: 2, min: 1, max: 10, blocking: onWorker((*Broker).listOffsets)},
-	{key: 3, min: 0, max: 13, blocking: onWorker((*Broker).metadata)},
-	{key: 8, min: 2, max: 9, inline: onLoop((*Broker).offsetCommit)},
-	{key: 9, min: 1, max: 9, inline: onLoop((*Broker).offsetFetch)},
-	{key: 10, min: 0, max: 6, blocking: onWorker((*Broker).findCoordinator)},
-	{key: 11, min: 0, max: 9, inline: onLoop((*Broker).joinGroup)},
-	{key: 12, min: 0, max: 4, inline: onLoop((*Broker).heartbeat)},
-	{key: 13, min: 0, max: 5, inline: onLoop((*Broker).leaveGroup)},
-	{key: 14, min: 0, max: 5, inline: onLoop((*Broker).syncGroup)},
-	{key: 15, min: 0, max: 6, inline: onLoop((*Broker).describeGroups)},
-	{key: 16, min: 0, max: 5, inline: onLoop((*Broker).listGroups)},
-	{key: 18, min: 0, max: 4, inline: onLoop((*Broker).apiVersions)},
-	{key: 19, min: 2, max: 7, blocking: onWorker((*Broker).createTopics)},
-	{key: 20, min: 1, max: 6, blocking: onWorker((*Broker).deleteTopics)},
-	{key: 21, min: 0, max: 2, blocking: onWorker((*Broker).deleteRecords)},
-	{key: 22, min: 0, max: 5, blocking: onWorker((*Broker).initProducerID)},
-	{key: 23, min: 2, max: 4, blocking: onWorker((*Broker).offsetForLeaderEpoch)},
-	{key: 32, min: 1, max: 4, blocking: onWorker((*Broker).describeConfigs)},
-	{key: 33, min: 0, max: 2, blocking: onWorker((*Broker).alterConfigs)},
-	{key: 35, min: 1, max: 4, blocking: onWorker((*Broker).describeLogDirs)},
-	{key: 37, min: 0, max: 3, blocking: onWorker((*Broker).createPartitions)},
-	{key: 42, min: 0, max: 2, inline: onLoop((*Broker).deleteGroups)},
-	{key: 44, min: 0, max: 1, blocking: onWorker((*Broker).incrementalAlterConfigs)},
-	{key: 46, min: 0, max: 0, blocking: onWorker((*Broker).listPartitionReassignments)},
-	{key: 47, min: 0, max: 0, inline: onLoop((*Broker).offsetDelete)},
-	{key: 60, min: 0, max: 2, blocking: onWorker((*Broker).describeCluster)},
-	{key: 61, min: 0, max: 0, blocking: onWorker((*Broker).describeProducers)},
-	{key: 74, min: 0, max: 1, blocking: onWorker((*Broker).listConfigResources)},
-	{key: 75, min: 0, max: 0, blocking: onWorker((*Broker).describeTopicPartitions)},
+// apis is THE table: what is not in it is neither advertised nor answered. Read
+// only once it is filled.
+var apis []api
+
+// table is a function because a handler, ApiVersions, reads the table itself.
+func table() []api {
+	return []api{
+		{key: 0, min: 3, max: 13, flexible: 9, raw: (*Broker).produce},
+		{key: 1, min: 4, max: 18, flexible: 12, raw: (*Broker).fetch},
+		{key: 2, min: 1, max: 10, blocking: onWorker((*Broker).listOffsets)},
+		{key: 3, min: 0, max: 13, blocking: onWorker((*Broker).metadata)},
+		{key: 8, min: 2, max: 9, inline: onLoop((*Broker).offsetCommit)},
+		{key: 9, min: 1, max: 9, inline: onLoop((*Broker).offsetFetch)},
+		{key: 10, min: 0, max: 6, blocking: onWorker((*Broker).findCoordinator)},
+		{key: 11, min: 0, max: 9, inline: onLoop((*Broker).joinGroup)},
+		{key: 12, min: 0, max: 4, inline: onLoop((*Broker).heartbeat)},
+		{key: 13, min: 0, max: 5, inline: onLoop((*Broker).leaveGroup)},
+		{key: 14, min: 0, max: 5, inline: onLoop((*Broker).syncGroup)},
+		{key: 15, min: 0, max: 6, inline: onLoop((*Broker).describeGroups)},
+		{key: 16, min: 0, max: 5, inline: onLoop((*Broker).listGroups)},
+		{key: 18, min: 0, max: 4, inline: onLoop((*Broker).apiVersions)},
+		{key: 19, min: 2, max: 7, blocking: onWorker((*Broker).createTopics)},
+		{key: 20, min: 1, max: 6, blocking: onWorker((*Broker).deleteTopics)},
+		{key: 21, min: 0, max: 2, blocking: onWorker((*Broker).deleteRecords)},
+		{key: 22, min: 0, max: 5, blocking: onWorker((*Broker).initProducerID)},
+		{key: 23, min: 2, max: 4, blocking: onWorker((*Broker).offsetForLeaderEpoch)},
+		{key: 32, min: 1, max: 4, blocking: onWorker((*Broker).describeConfigs)},
+		{key: 33, min: 0, max: 2, blocking: onWorker((*Broker).alterConfigs)},
+		{key: 35, min: 1, max: 4, blocking: onWorker((*Broker).describeLogDirs)},
+		{key: 37, min: 0, max: 3, blocking: onWorker((*Broker).createPartitions)},
+		{key: 42, min: 0, max: 2, inline: onLoop((*Broker).deleteGroups)},
+		{key: 44, min: 0, max: 1, blocking: onWorker((*Broker).incrementalAlterConfigs)},
+		{key: 46, min: 0, max: 0, blocking: onWorker((*Broker).listPartitionReassignments)},
+		{key: 47, min: 0, max: 0, inline: onLoop((*Broker).offsetDelete)},
+		{key: 60, min: 0, max: 2, blocking: onWorker((*Broker).describeCluster)},
+		{key: 61, min: 0, max: 0, blocking: onWorker((*Broker).describeProducers)},
+		{key: 74, min: 0, max: 1, blocking: onWorker((*Broker).listConfigResources)},
+		{key: 75, min: 0, max: 0, blocking: onWorker((*Broker).describeTopicPartitions)},
+	}
 }
 
 // apiByKey finds a row without searching. Filled once, read only.
 var apiByKey [100]*api
 
 func init() {
+	apis = table()
 	for i := range apis {
 		row := &apis[i]
 		if row.raw == nil {

@@ -22,11 +22,42 @@ func (b *Broker) WriteMetrics(w io.Writer) {
 		parts += len(t.Partitions())
 	}
 	fmt.Fprintf(w, "millrace_topics %d\nmillrace_partitions %d\nmillrace_stray_logs %d\n", topics, parts, len(b.partitions.Stray()))
-	b.engine.WriteMetrics(w)
+	b.writeEngineMetrics(w)
 	b.writeNetMetrics(w)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	fmt.Fprintf(w, "millrace_go_heap_bytes %d\nmillrace_go_gc_cycles_total %d\nmillrace_go_goroutines %d\n", m.HeapAlloc, m.NumGC, runtime.NumGoroutine())
+}
+
+func (b *Broker) writeEngineMetrics(w io.Writer) {
+	st := b.engine.Stats()
+	flag := map[bool]int{true: 1}
+	fmt.Fprintf(w, "millrace_logs %d\nmillrace_disk_full %d\nmillrace_disk_failed %d\n", st.Logs, flag[st.DiskFull], flag[st.Failed])
+	for _, s := range st.Shards {
+		for _, c := range []struct {
+			name string
+			n    uint64
+		}{
+			{"commits_total", s.Commits},
+			{"flushes_total", s.Flushes},
+			{"wal_bytes_total", s.WALBytes},
+			{"segment_bytes_total", s.SegmentBytes},
+			{"checkpoint_bytes_total", s.CheckpointBytes},
+			{"checkpoint_rounds_total", s.CheckpointRounds},
+			{"wal_files_recycled_total", s.WALFilesRecycled},
+			{"ring_evictions_total", s.SlabEvictions},
+			{"wal_files_free", uint64(s.WALFilesFree)},
+			{"wal_files_full", uint64(s.WALFilesFull)},
+			{"ring_slabs", uint64(s.RingSlabs)},
+			{"ring_slabs_free", uint64(s.RingSlabsFree)},
+			{"flush_dsync_median_nanoseconds", uint64(max(s.DsyncMedianNanos, 0))},
+			{"flush_fdatasync_median_nanoseconds", uint64(max(s.FlushMedianNanos, 0))},
+			{"flush_uses_dsync", uint64(flag[s.UsesDsync])},
+			{"flush_switches_total", s.SyncSwitches},
+		} {
+			fmt.Fprintf(w, "millrace_shard_%s{shard=\"%d\",io=%q} %d\n", c.name, s.Shard, s.Backend, c.n)
+		}
+	}
 }
 
 func (b *Broker) writeNetMetrics(w io.Writer) {

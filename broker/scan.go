@@ -4,11 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"millrace/engine"
 	"millrace/engine/batch"
-
-	"golang.org/x/sys/unix"
 )
 
 // scanReadBytes is how much of a log is looked at in one step of a scan.
@@ -98,8 +97,8 @@ func gather(buf []byte, spans []engine.Span) ([]byte, error) {
 
 func preadFull(fd int, b []byte, pos int64) error {
 	for len(b) > 0 {
-		n, err := unix.Pread(fd, b, pos)
-		if err == unix.EINTR {
+		n, err := syscall.Pread(fd, b, pos)
+		if err == syscall.EINTR {
 			continue
 		}
 		if err != nil {

@@ -208,12 +208,16 @@ func (s *Shard) openQueue() error {
 // release frees what an engine that does not run holds.
 func (e *Engine) release() {
 	for _, s := range e.shards {
+		s.polling.Lock()
 		if s.queue != nil {
 			_ = s.queue.Close()
+			s.queue = nil
 		}
 		if s.wake != nil {
 			s.wake.close()
+			s.wake = nil
 		}
+		s.polling.Unlock()
 		for _, w := range append(append(append([]*walFile(nil), s.fullFiles...), s.freeFiles...), append(s.keptFiles, s.cur)...) {
 			if w != nil {
 				_ = w.f.Close()

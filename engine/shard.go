@@ -26,7 +26,8 @@ type Shard struct {
 
 	driver   any
 	attached bool
-	wake     *wakeup // nil in a simulation
+	polling  sync.Mutex // held by Poll and by the release of queue and wake, so that a late Poll finds nothing
+	wake     *wakeup    // nil in a simulation
 	queue    disk.Queue
 
 	// mu guards the fields below up to the next comment. A Log.mu may be held when it is
@@ -156,8 +157,11 @@ func (s *Shard) kick() {
 func (s *Shard) pressure() { s.writer.poke() }
 
 // Poll does what can be done now: take completions, submit the next group, tell
-// the logs and their observers what became durable. Driver thread only. It never blocks.
+// the logs and their observers what became durable. Driver thread only. It never blocks; after
+// Engine.Close it does nothing.
 func (s *Shard) Poll() {
+	s.polling.Lock()
+	defer s.polling.Unlock()
 	if s.wake != nil {
 		s.wake.clear()
 	}
