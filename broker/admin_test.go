@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +23,10 @@ func pinned(t testing.TB, b *Broker, key, version int16) *kgo.Client {
 	return client(t, b, kgo.MaxVersions(v), kgo.MinVersions(low))
 }
 
+// direct sends a request as it is: the client would take some apart, by what
+// it knows of leaders, and answer for the broker.
+func direct(c *kgo.Client) *kgo.Broker { return c.SeedBrokers()[0] }
+
 func createRequest(topics ...kmsg.CreateTopicsRequestTopic) *kmsg.CreateTopicsRequest {
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.TimeoutMillis, req.Topics = 10000, topics
@@ -41,7 +46,7 @@ func newTopicRequest(name string, partitions int32, rf int16, configs ...string)
 
 func mustCreate(t testing.TB, c *kgo.Client, name string, partitions int32, configs ...string) kmsg.CreateTopicsResponseTopic {
 	t.Helper()
-	resp, err := createRequest(newTopicRequest(name, partitions, -1, configs...)).RequestWith(testContext(t), c)
+	resp, err := createRequest(newTopicRequest(name, partitions, -1, configs...)).RequestWith(testContext(t), direct(c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +120,7 @@ func TestCreateTopicsAnswersEachTopicByItself(t *testing.T) {
 		}
 		req.Topics = append(req.Topics, newTopicRequest("twice", 1, 1), newTopicRequest("twice", 1, 1))
 		req.ValidateOnly = validateOnly
-		resp, err := req.RequestWith(testContext(t), c)
+		resp, err := req.RequestWith(testContext(t), direct(c))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +174,7 @@ func TestDeletedTopicIsGoneAndItsNameIsFree(t *testing.T) {
 	q := kmsg.NewDeleteTopicsRequestTopic()
 	q.TopicID = id
 	byID.Topics = append(byID.Topics, q)
-	resp, err := byID.RequestWith(testContext(t), c)
+	resp, err := byID.RequestWith(testContext(t), direct(c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +206,7 @@ func TestDeleteTopicsRefusals(t *testing.T) {
 	req := kmsg.NewPtrDeleteTopicsRequest()
 	req.TimeoutMillis = 10000
 	req.Topics = []kmsg.DeleteTopicsRequestTopic{named("absent"), numbered, both, kmsg.NewDeleteTopicsRequestTopic(), named("x"), named("x")}
-	resp, err := req.RequestWith(testContext(t), c)
+	resp, err := req.RequestWith(testContext(t), direct(c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +226,7 @@ func TestDeleteTopicsRefusals(t *testing.T) {
 		req := kmsg.NewPtrDeleteTopicsRequest()
 		req.TimeoutMillis = 10000
 		req.TopicNames, req.Topics = []string{name}, []kmsg.DeleteTopicsRequestTopic{named(name)}
-		resp, err := req.RequestWith(testContext(t), pinned(t, b, 20, v))
+		resp, err := req.RequestWith(testContext(t), direct(pinned(t, b, 20, v)))
 		if err != nil || resp.Topics[0].ErrorCode != 0 || b.meta.Image().Topic(name) != nil {
 			t.Errorf("version %d: %+v, %v", v, resp, err)
 		}
@@ -244,7 +249,7 @@ func TestCreatePartitions(t *testing.T) {
 			q.Assignment = append(q.Assignment, a)
 		}
 		req.Topics = append(req.Topics, q)
-		resp, err := req.RequestWith(testContext(t), c)
+		resp, err := req.RequestWith(testContext(t), direct(c))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +287,7 @@ func TestDeleteRecordsMovesTheLogStart(t *testing.T) {
 		p.Partition, p.Offset = partition, offset
 		q.Topic, q.Partitions = topic, append(q.Partitions, p)
 		req.Topics = append(req.Topics, q)
-		resp, err := req.RequestWith(testContext(t), c)
+		resp, err := req.RequestWith(testContext(t), direct(c))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,7 +336,7 @@ func describe(t testing.TB, c *kgo.Client, kind kmsg.ConfigResourceType, name st
 	q := kmsg.NewDescribeConfigsRequestResource()
 	q.ResourceType, q.ResourceName, q.ConfigNames = kind, name, keys
 	req.Resources = append(req.Resources, q)
-	resp, err := req.RequestWith(testContext(t), c)
+	resp, err := req.RequestWith(testContext(t), direct(c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +350,7 @@ func alter(t testing.TB, c *kgo.Client, kind kmsg.ConfigResourceType, name, key 
 	e.Name, e.Op, e.Value = key, op, value
 	q.ResourceType, q.ResourceName, q.Configs = kind, name, append(q.Configs, e)
 	req.Resources = append(req.Resources, q)
-	resp, err := req.RequestWith(testContext(t), c)
+	resp, err := req.RequestWith(testContext(t), direct(c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,7 +402,7 @@ func TestAlteredTopicConfigsAreDescribedAndInForce(t *testing.T) {
 		t.Errorf("%+v", r.Configs)
 	}
 	p := client(t, b, kgo.ProducerBatchCompression(kgo.NoCompression()))
-	if err := p.ProduceSync(testContext(t), &kgo.Record{Topic: "c", Key: []byte("k"), Value: make([]byte, 2000)}).FirstErr(); err != kerr.MessageTooLarge {
+	if err := p.ProduceSync(testContext(t), &kgo.Record{Topic: "c", Key: []byte("k"), Value: make([]byte, 2000)}).FirstErr(); !errors.Is(err, kerr.MessageTooLarge) {
 		t.Errorf("a record above max.message.bytes: %v", err)
 	}
 	if code, text := alter(t, c, topicResource, "c", "cleanup.policy", opSubtract, value("delete")); code != 0 {
@@ -431,7 +436,7 @@ func TestAlterConfigsReplacesEverything(t *testing.T) {
 		e.Name, e.Value = "retention.ms", kmsg.StringPtr("7")
 		q.ResourceType, q.ResourceName, q.Configs = topicResource, "c", append(q.Configs, e)
 		req.Resources = append(req.Resources, q)
-		resp, err := req.RequestWith(testContext(t), c)
+		resp, err := req.RequestWith(testContext(t), direct(c))
 		if err != nil || resp.Resources[0].ErrorCode != 0 {
 			t.Fatalf("%+v, %v", resp, err)
 		}
@@ -504,7 +509,7 @@ func TestConfigVersions(t *testing.T) {
 		q := kmsg.NewAlterConfigsRequestResource()
 		q.ResourceType, q.ResourceName = topicResource, "c"
 		req.Resources = append(req.Resources, q, q)
-		resp, err := req.RequestWith(testContext(t), pinned(t, b, 33, v))
+		resp, err := req.RequestWith(testContext(t), direct(pinned(t, b, 33, v)))
 		if err != nil || len(resp.Resources) != 2 {
 			t.Fatalf("AlterConfigs %d: %v", v, err)
 		}
@@ -517,7 +522,7 @@ func TestDescribeCluster(t *testing.T) {
 	for v := int16(0); v <= 2; v++ {
 		req := kmsg.NewPtrDescribeClusterRequest()
 		req.IncludeClusterAuthorizedOperations = true
-		resp, err := req.RequestWith(testContext(t), pinned(t, b, 60, v))
+		resp, err := req.RequestWith(testContext(t), direct(pinned(t, b, 60, v)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -528,7 +533,7 @@ func TestDescribeCluster(t *testing.T) {
 	}
 	req := kmsg.NewPtrDescribeClusterRequest()
 	req.EndpointType = endpointControllers
-	resp, err := req.RequestWith(testContext(t), client(t, b))
+	resp, err := req.RequestWith(testContext(t), direct(client(t, b)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -550,7 +555,7 @@ func TestDescribeTopicPartitionsPages(t *testing.T) {
 		req := kmsg.NewPtrDescribeTopicPartitionsRequest()
 		req.ResponsePartitionLimit = limit
 		for range 20 {
-			resp, err := req.RequestWith(testContext(t), c)
+			resp, err := req.RequestWith(testContext(t), direct(c))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -586,7 +591,7 @@ func TestDescribeTopicPartitionsPages(t *testing.T) {
 		q.Topic = name
 		req.Topics = append(req.Topics, q)
 	}
-	resp, err := req.RequestWith(testContext(t), c)
+	resp, err := req.RequestWith(testContext(t), direct(c))
 	if err != nil || len(resp.Topics) != 3 {
 		t.Fatalf("%+v, %v", resp, err)
 	}
@@ -601,7 +606,7 @@ func TestDescribeLogDirsAndProducers(t *testing.T) {
 	mustCreate(t, c, "c", 2)
 	produceN(t, client(t, b, kgo.DefaultProduceTopic("c")), "c", 0, 100)
 	for v := int16(1); v <= 4; v++ {
-		resp, err := kmsg.NewPtrDescribeLogDirsRequest().RequestWith(testContext(t), pinned(t, b, 35, v))
+		resp, err := kmsg.NewPtrDescribeLogDirsRequest().RequestWith(testContext(t), direct(pinned(t, b, 35, v)))
 		if err != nil || len(resp.Dirs) != 1 {
 			t.Fatalf("version %d: %+v, %v", v, resp, err)
 		}
@@ -620,7 +625,7 @@ func TestDescribeLogDirsAndProducers(t *testing.T) {
 	q := kmsg.NewDescribeLogDirsRequestTopic()
 	q.Topic, q.Partitions = "c", []int32{1, 9}
 	one.Topics = append(one.Topics, q)
-	resp, err := one.RequestWith(testContext(t), c)
+	resp, err := one.RequestWith(testContext(t), direct(c))
 	if err != nil || len(resp.Dirs[0].Topics) != 1 || len(resp.Dirs[0].Topics[0].Partitions) != 1 {
 		t.Errorf("one partition: %+v, %v", resp, err)
 	}
@@ -629,7 +634,7 @@ func TestDescribeLogDirsAndProducers(t *testing.T) {
 	pq := kmsg.NewDescribeProducersRequestTopic()
 	pq.Topic, pq.Partitions = "c", []int32{0, 1, 2}
 	req.Topics = append(req.Topics, pq)
-	producers, err := req.RequestWith(testContext(t), c)
+	producers, err := req.RequestWith(testContext(t), direct(c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -656,7 +661,7 @@ func TestListConfigResources(t *testing.T) {
 		t.Helper()
 		req := kmsg.NewPtrListConfigResourcesRequest()
 		req.ResourceTypes = types
-		resp, err := req.RequestWith(testContext(t), c)
+		resp, err := req.RequestWith(testContext(t), direct(c))
 		if err != nil || resp.ErrorCode != 0 {
 			t.Fatalf("%+v, %v", resp, err)
 		}
@@ -677,12 +682,12 @@ func TestListConfigResources(t *testing.T) {
 	}
 	req := kmsg.NewPtrListConfigResourcesRequest()
 	req.ResourceTypes = []int8{99}
-	resp, err := req.RequestWith(testContext(t), c)
+	resp, err := req.RequestWith(testContext(t), direct(c))
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, "unknown type", resp.ErrorCode, kerr.UnsupportedVersion)
-	old, err := kmsg.NewPtrListConfigResourcesRequest().RequestWith(testContext(t), pinned(t, b, 74, 0))
+	old, err := kmsg.NewPtrListConfigResourcesRequest().RequestWith(testContext(t), direct(pinned(t, b, 74, 0)))
 	if err != nil || old.ErrorCode != 0 || len(old.ConfigResources) != 0 {
 		t.Errorf("version 0: %+v, %v", old, err)
 	}
@@ -690,7 +695,7 @@ func TestListConfigResources(t *testing.T) {
 
 func TestNoReassignmentIsUnderWay(t *testing.T) {
 	b, _ := startBroker(t, t.TempDir())
-	resp, err := kmsg.NewPtrListPartitionReassignmentsRequest().RequestWith(testContext(t), client(t, b))
+	resp, err := kmsg.NewPtrListPartitionReassignmentsRequest().RequestWith(testContext(t), direct(client(t, b)))
 	if err != nil || resp.ErrorCode != 0 || len(resp.Topics) != 0 {
 		t.Errorf("%+v, %v", resp, err)
 	}
@@ -704,7 +709,7 @@ func TestAdvertisedNumbersOfReplicasAndPartitionsHold(t *testing.T) {
 	for i := range n {
 		req.Topics = append(req.Topics, newTopicRequest("many"+strings.Repeat("x", i%7)+"-"+string(rune('a'+i%26))+strings.Repeat("y", i/26), 2, 1))
 	}
-	resp, err := req.RequestWith(testContext(t), c)
+	resp, err := req.RequestWith(testContext(t), direct(c))
 	if err != nil {
 		t.Fatal(err)
 	}
