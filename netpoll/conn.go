@@ -54,6 +54,10 @@ type Conn struct {
 	inPins   bool
 	stuck    bool // the socket takes nothing; wait for EPOLLOUT
 	broken   bool // the socket has failed: not worth a last flush
+	sentAny  bool
+	// lingering: closed for the handler; the descriptor waits until the peer has
+	// had time to take its last answers.
+	lingering bool
 
 	// held are the bytes of delivered frames that were not released. starved is
 	// set when the loop stopped reading because of them; the release that brings
@@ -69,7 +73,7 @@ type Conn struct {
 
 	progressed int64 // when the peer last took something
 	links      [listCount]link
-	idle       Timer
+	idle       Timer // of IdleTimeout, then of lingerTime
 }
 
 const (
@@ -186,12 +190,13 @@ type closing Conn
 // Run implements Task.
 func (k *closing) Run() { (*Conn)(k).shut() }
 
-// shut is the only place where a connection's descriptor is closed.
+// shut gives back everything but the descriptor.
 func (c *Conn) shut() {
 	l := c.loop
 	if !c.broken && c.outFront != nil && !c.stuck {
 		c.flush()
 	}
+	linger := !c.broken && c.outFront == nil && c.sentAny && lingers(c.reason)
 	c.state.Store(stateClosed)
 	l.half.remove(c)
 	l.blocked.remove(c)
@@ -205,13 +210,67 @@ func (c *Conn) shut() {
 	}
 	c.outFront, c.outBack, c.outBytes = nil, nil, 0
 	c.recharge(0)
-	delete(l.conns, int32(c.fd))
+	c.idle.Stop()
+	l.counts.closed(c.reason)
+	c.srv.handler.OnClose(c, c.reason)
+	if linger && unix.Shutdown(c.fd, unix.SHUT_WR) == nil {
+		c.lingering = true
+		c.idle = l.After(lingerTime, (*leaving)(c))
+		c.discard()
+		return
+	}
+	c.leave()
+}
+
+// lingers tells whether a connection closed for this reason may have answers on
+// the way that the peer is entitled to.
+func lingers(reason error) bool {
+	switch reason {
+	case ErrIdle, ErrFrameTimeout, ErrWriteTimeout, ErrShed, ErrSlowReader, ErrShortFile:
+		return false
+	}
+	_, garbage := reason.(*FrameSizeError)
+	return !garbage
+}
+
+// discard reads what the peer still sends. If it were left, or refused, the kernel
+// would reset the connection and throw away answers on their way.
+func (c *Conn) discard() {
+	for range 64 {
+		b := c.loop.window(recvScarceBytes)
+		if b == nil {
+			break
+		}
+		c.loop.iov[0].Base = &b[0]
+		c.loop.iov[0].SetLen(len(b))
+		n, errno := recv(c.fd, c.loop.iov[:1])
+		if errno == unix.EAGAIN {
+			return // leaving comes, or the peer's end
+		}
+		if errno != 0 || n == 0 {
+			break
+		}
+	}
+	c.leave()
+}
+
+// leave is the only place where a connection's descriptor is closed.
+func (c *Conn) leave() {
+	if c.fd < 0 {
+		return
+	}
+	c.idle.Stop()
+	delete(c.loop.conns, int32(c.fd))
 	_ = unix.Close(c.fd) // also ends the registration: nobody has a copy of the descriptor
 	c.fd = -1
 	c.srv.left(c)
-	l.counts.closed(c.reason)
-	c.srv.handler.OnClose(c, c.reason)
 }
+
+// leaving is the end of lingerTime.
+type leaving Conn
+
+// Run implements Task.
+func (k *leaving) Run() { (*Conn)(k).leave() }
 
 // fail closes a connection whose socket is of no use any more.
 func (c *Conn) fail(err error) {
@@ -222,6 +281,9 @@ func (c *Conn) fail(err error) {
 // handle takes an event of the socket.
 func (c *Conn) handle(events uint32) {
 	if c.Closed() {
+		if c.lingering && events&^unix.EPOLLOUT != 0 {
+			c.discard()
+		}
 		return
 	}
 	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {

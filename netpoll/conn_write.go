@@ -33,6 +33,7 @@ func (c *Conn) flush() {
 			return
 		}
 		budget -= n
+		c.sentAny = true
 		l.counts.bytesOut += uint64(n)
 		c.active, c.progressed = l.now, l.now
 		c.sent(n)

@@ -25,20 +25,20 @@
 //
 // # A connection
 //
-//	            accept, limits ok
-//	                  |
-//	                  v   Close(err) on any thread; EOF, error,
-//	  Pause --> +---------+ deadline, budget           +---------+
-//	  paused    |  open   |--------------------------->| closing |
-//	  Resume -> +---------+                            +---------+
-//	                  |  Shutdown, Drain                    |
-//	                  v                                     | on the loop's thread:
-//	            +----------+  last answer sent, or          | one last flush, owners and
-//	            | draining |------------------------------->| frames given back, fd closed
-//	            +----------+  the context ended             v
-//	                                                   +---------+
-//	                                                   | closed  |  OnClose(err), once
-//	                                                   +---------+
+//	          accept, limits ok
+//	                |
+//	                v   Close(err) on any thread; EOF, error,
+//	Pause --> +---------+ deadline, budget           +---------+
+//	paused    |  open   |--------------------------->| closing |
+//	Resume -> +---------+                            +---------+
+//	                |  Shutdown, Drain                    |
+//	                v                                     | on the loop's thread:
+//	          +----------+  last answer sent, or          | one last flush, owners and
+//	          | draining |------------------------------->| frames given back, fd closed
+//	          +----------+  the context ended             v
+//	                                                 +---------+
+//	                                                 | closed  |  OnClose(err), once
+//	                                                 +---------+
 //
 // Draining is open for answers and closed for frames.
 //
@@ -50,8 +50,11 @@
 //  2. The winner posts the connection to its loop. Only the loop's thread closes
 //     the descriptor, so no thread can use a descriptor that is being closed.
 //  3. On the loop: what was replied in order gets one chance to be written; then
-//     every response is dropped and its owners are released; the connection leaves the table, the
-//     lists and the limits; the descriptor is closed; OnClose is called.
+//     every response is dropped and its owners are released, the connection leaves the lists, and
+//     OnClose is called. If the last answers are only in the kernel, our side is shut down and the
+//     descriptor lingers: what the peer sends is read and thrown away until it
+//     closes, for a second at most, because closing over unread bytes resets the
+//     connection and destroys the answers. Then the descriptor is closed and the limits are given back.
 //  4. Reply, Skip, Pause, Resume and Frame.Release still work on a closed
 //     connection and only give memory back. A Conn is never reused.
 //  5. The kernel may hand the number of the descriptor to the next connection while

@@ -258,12 +258,10 @@ func (l *Loop) window(n int) []byte {
 
 // end closes everything that is left.
 func (l *Loop) end() {
-	for _, c := range l.conns {
-		c.Close(ErrServerClosed)
-	}
 	// Who has won the step to closing on another thread posts in a moment. Closing may
 	// post, and what was posted may close.
 	for {
+		l.closeAll()
 		l.runInbox()
 		l.mu.Lock()
 		l.ended = len(l.inbox) == 0 && len(l.conns) == 0

@@ -44,11 +44,12 @@ const (
 	eventsMax        = 256       // of one epoll_wait
 	acceptsMax       = 64        // of one listener in one turn
 
-	frameRateMin  = 32 << 10 // bytes a second that a half frame must make after FrameTimeout
-	shedAge       = 1000     // ms: a half frame older than this may be shed when others wait
-	hungryRetry   = 2        // ms between two tries of those that were refused memory
-	acceptBackoff = 100      // ms without accepting when no descriptor can be had at all
-	trimPeriod    = 1000     // ms between two looks at cached chunks
+	frameRateMin  = 32 << 10    // bytes a second that a half frame must make after FrameTimeout
+	shedAge       = 1000        // ms: a half frame older than this may be shed when others wait
+	hungryRetry   = 2           // ms between two tries of those that were refused memory
+	acceptBackoff = 100         // ms without accepting when no descriptor can be had at all
+	lingerTime    = time.Second // for a peer to take its last answers from the kernel
+	trimPeriod    = 1000        // ms between two looks at cached chunks
 )
 
 func (o *Options) complete() error {

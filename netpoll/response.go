@@ -20,10 +20,10 @@ type Response struct {
 	parts []part
 	at    int // parts[:at] were sent
 
-	size   int // payload bytes, known once sealed
-	inMem  int // bytes not in files, known once sealed
+	size    int // payload bytes, known once sealed
+	inMem   int // bytes not in files, known once sealed
 	foreign bool
-	next   *Response
+	next    *Response
 }
 
 // part is a piece of a response. mem == nil: n bytes at off of fd, else the bytes

@@ -156,7 +156,6 @@ func (c *Conn) adopt() {
 
 // left takes a closed connection off the counts.
 func (s *Server) left(c *Conn) {
-	c.idle.Stop()
 	s.open[c.loop.index].Add(-1)
 	s.limits.leave(c.remote.Addr())
 }
@@ -234,9 +233,15 @@ func (l *Loop) startDrain() {
 	}
 }
 
+// closeAll ends every connection, also those that linger.
 func (l *Loop) closeAll() {
 	for _, c := range l.conns {
-		c.Close(ErrServerClosed)
+		if c.lingering {
+			c.leave()
+		} else {
+			c.broken = true
+			c.Close(ErrServerClosed)
+		}
 	}
 }
 
