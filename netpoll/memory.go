@@ -47,6 +47,9 @@ type memory struct {
 	// back clears it and calls onFree.
 	hungry atomic.Bool
 	onFree func()
+	// idle are the bytes of warm chunks, which the process has and nobody uses.
+	// used and idle together stay near total; see free and take.
+	idle atomic.Int64
 
 	classes [len(chunkClasses)]chunkClass
 }
@@ -127,13 +130,21 @@ func (m *memory) alloc(n int) *chunk {
 func (m *memory) take(class int) *chunk {
 	c := &m.classes[class]
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if n := len(c.warm); n > 0 {
 		k := c.warm[n-1]
 		c.warm = c.warm[:n-1]
 		c.warmMin = min(c.warmMin, n-1)
+		c.mu.Unlock()
+		m.addIdle(-len(k.mem))
 		return k
 	}
+	c.mu.Unlock()
+	if m.used.Load()+m.idle.Load() > m.total {
+		// New pages are about to be touched: give back those of other sizes first.
+		m.trimTo(func(c *chunkClass) int { return len(c.warm) })
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if len(c.cold) == 0 {
 		size := chunkClasses[class]
 		arena := mapMemory(max(arenaBytes, size))
@@ -165,26 +176,50 @@ func (m *memory) free(k *chunk) {
 	} else {
 		poison(k.mem)
 		c := &m.classes[k.class]
+		warm := size < pageBytes || m.idle.Load()+int64(size) <= m.total/4 && !m.scarce()
+		if warm {
+			m.addIdle(size)
+		} else {
+			dropPages(k.mem)
+		}
 		c.mu.Lock()
-		c.warm = append(c.warm, k)
+		if warm {
+			c.warm = append(c.warm, k)
+		} else {
+			c.cold = append(c.cold, k)
+		}
 		c.mu.Unlock()
 	}
 	m.uncharge(size)
 }
 
+// addIdle counts warm bytes. Chunks below a page cannot be given back alone and
+// are too few to count.
+func (m *memory) addIdle(n int) {
+	if n >= pageBytes || n <= -pageBytes {
+		m.idle.Add(int64(n))
+	}
+}
+
 // trim gives the pages of chunks that nobody needed since the last call back to the
 // kernel, and says whether there is more to look at later.
 func (m *memory) trim() (more bool) {
+	return m.trimTo(func(c *chunkClass) int { return min(c.warmMin, len(c.warm)) })
+}
+
+// trimTo makes the oldest so many warm chunks of each class cold.
+func (m *memory) trimTo(count func(*chunkClass) int) (more bool) {
 	for i := range m.classes {
 		c := &m.classes[i]
 		if chunkClasses[i] < pageBytes {
 			continue
 		}
 		c.mu.Lock()
-		n := min(c.warmMin, len(c.warm))
+		n := count(c)
 		for _, k := range c.warm[:n] {
 			dropPages(k.mem)
 		}
+		m.addIdle(-n * chunkClasses[i])
 		c.cold = append(c.cold, c.warm[:n]...)
 		rest := copy(c.warm, c.warm[n:])
 		clear(c.warm[rest:])
@@ -194,18 +229,4 @@ func (m *memory) trim() (more bool) {
 		c.mu.Unlock()
 	}
 	return more
-}
-
-// warm tells whether trim could have something to do.
-func (m *memory) warm() bool {
-	for i := range m.classes {
-		c := &m.classes[i]
-		c.mu.Lock()
-		n := len(c.warm)
-		c.mu.Unlock()
-		if n > 0 && chunkClasses[i] >= pageBytes {
-			return true
-		}
-	}
-	return false
 }

@@ -285,7 +285,7 @@ func (k *trimming) Run() {
 func (s *Server) trim() {
 	more := s.memory.trim()
 	s.trimming.Store(false)
-	if more || s.memory.warm() {
+	if more || s.memory.idle.Load() > 0 {
 		s.scheduleTrim()
 	}
 }
