@@ -287,10 +287,8 @@ func (s *Shard) replaceStatic(j joinCall, m *member, newID string) {
 
 func (s *Shard) renameMember(g *group, m *member, id string) {
 	delete(g.byID, m.id)
-	if _, owes := g.pendingSync[m.id]; owes {
-		// The new id has not been told of this generation: nothing is owed for it.
-		delete(g.pendingSync, m.id)
-	}
+	// The new id has not been told of this generation: it owes no sync for it.
+	delete(g.pendingSync, m.id)
 	if g.leader == m.id {
 		g.leader = id
 	}

@@ -55,8 +55,10 @@ func drawPlayers(t *rapid.T, oneProtocol bool) []player {
 		}
 		if !oneProtocol {
 			p.protocols = rapid.SampledFrom([][]string{
-				{"range", subscribe("t")}, {"range", subscribe("t"), "sticky", subscribe("u")},
-				{"sticky", subscribe("u"), "range", subscribe("t")}, {"sticky", subscribe("u")},
+				{"range", subscribe("t")},
+				{"range", subscribe("t"), "sticky", subscribe("u")},
+				{"sticky", subscribe("u"), "range", subscribe("t")},
+				{"sticky", subscribe("u")},
 			}).Draw(t, "protocols")
 		}
 		players = append(players, p)
