@@ -161,8 +161,14 @@ func TestResetTargets(t *testing.T) {
 		time   time.Time
 		usage  bool
 	}{
-		{to: "start", offset: 10}, {to: "end", offset: 100}, {to: "55", offset: 55}, {to: "+5", offset: 55}, {to: "-5", offset: 45},
-		{to: "15m", time: now.Add(-15 * time.Minute)}, {to: "2026-01-31T11:00:00Z", time: now.Add(-time.Hour)}, {to: "yesterday", usage: true},
+		{to: "start", offset: 10},
+		{to: "end", offset: 100},
+		{to: "55", offset: 55},
+		{to: "+5", offset: 55},
+		{to: "-5", offset: 45},
+		{to: "15m", time: now.Add(-15 * time.Minute)},
+		{to: "2026-01-31T11:00:00Z", time: now.Add(-time.Hour)},
+		{to: "yesterday", usage: true},
 	} {
 		target, err := parseReset(c.to, now)
 		switch {

@@ -239,7 +239,8 @@ func orDefault(value, def string) string {
 	return value
 }
 
-// size fills in what grows with the machine.
+// size works out what grows with the machine. The broker does so itself, but it knows the machine only, not the
+// control group (a container's limits) that the process is in: then what is left open is filled in here.
 func (p *plan) size(c *config.Broker, values map[string]string) error {
 	memory, memoryErr := machine.Memory()
 	disk, _, diskErr := machine.Disk(c.DataDir())
@@ -248,6 +249,9 @@ func (p *plan) size(c *config.Broker, values map[string]string) error {
 	}
 	p.memory = memory
 	p.sizes = c.Sizes(config.Machine{Cores: machine.Cores(), MemoryBytes: memory, DiskBytes: disk})
+	if !machine.Limited() {
+		return nil // the broker comes to the same sizes, and shows them as the defaults that they are
+	}
 	values["millrace.shards"] = strconv.Itoa(p.sizes.Shards)
 	values["millrace.wal.bytes"] = strconv.FormatInt(p.sizes.WALBytes, 10)
 	values["millrace.tail.ring.bytes"] = strconv.FormatInt(p.sizes.RingBytes, 10)

@@ -34,6 +34,17 @@ func Memory() (int64, error) {
 	return total, nil
 }
 
+// Limited reports whether this process's control group or affinity gives it less than the machine has.
+func Limited() bool {
+	var si unix.Sysinfo_t
+	memory, err := Memory()
+	if err != nil || unix.Sysinfo(&si) != nil {
+		return false
+	}
+	// The two sources count some reserved pages differently; a limit worth the name is below that.
+	return memory < int64(si.Totalram)*int64(si.Unit)*9/10 || Cores() < runtime.NumCPU()
+}
+
 // meminfo finds one field of /proc/meminfo, in bytes.
 func meminfo(text, field string) (int64, error) {
 	for line := range strings.Lines(text) {
