@@ -64,6 +64,12 @@ func (x *Aborted) DropBefore(start int64) {
 	}
 }
 
+// Remove removes the transactions for which gone is true: compaction has removed their
+// markers, and a consumer that hears of one would wait for the marker.
+func (x *Aborted) Remove(gone func(AbortedTxn) bool) {
+	x.txns = slices.DeleteFunc(x.txns, gone)
+}
+
 // Clone returns an index of its own with the same entries.
 func (x *Aborted) Clone() Aborted { return Aborted{txns: slices.Clone(x.txns)} }
 
