@@ -111,7 +111,7 @@ func (l *Log) place(b []byte, h *batch.Header, noKick bool) error {
 	l.touched(res.c.lsn)
 	l.applyToHead(dst, h)
 	l.appendedEnd.Store(l.end)
-	if l.unmoved >= chunkBytesMax {
+	if l.unmoved >= int64(l.e.o.chunkBytes) {
 		l.s.writer.want(l)
 	}
 	// Last: the commit may be written the moment this is known.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +71,7 @@ func (l *Log) readOnce(r ReadRequest, dst []Span) (done bool, out []Span, info R
 	if out, info, ok := l.readTail(&r, dst); ok {
 		return true, out, info, nil
 	}
+	r.UpTo = min(r.UpTo, l.segmentLimit())
 	out, info, err = l.readSegments(&r, dst)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, out, info, nil
@@ -122,6 +124,23 @@ func (l *Log) readTail(r *ReadRequest, dst []Span) (_ []Span, info ReadInfo, ok 
 	return dst, info, true
 }
 
+// segmentLimit is the offset from which on the segments do not count: a truncation that the
+// stable state has not seen yet removed it there. What came after it is in the ring.
+func (l *Log) segmentLimit() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	limit := int64(math.MaxInt64)
+	for i := range l.ops {
+		switch op := &l.ops[i]; op.kind {
+		case recTruncate:
+			limit = min(limit, op.base)
+		case recReset, recDrop:
+			limit = 0
+		}
+	}
+	return limit
+}
+
 // growSpan extends the last span when the batch follows it in memory.
 func growSpan(dst []Span, first int, e *tailEntry) ([]Span, bool) {
 	if len(dst) == first {
@@ -144,6 +163,7 @@ func growSpan(dst []Span, first int, e *tailEntry) ([]Span, bool) {
 // block. It is a snapshot: what is appended later is not in it.
 type segmentReader struct {
 	g     *segment
+	x     *segmentIndex // may be nil; lookups take stableState.mu, because an active one grows
 	size  int64
 	disk  int64 // bytes that are in the file
 	tail  []byte
@@ -249,11 +269,31 @@ func (r *segmentReader) damaged(pos int64, reason string) error {
 	return &CorruptionError{File: r.g.path(), Pos: pos, Reason: reason}
 }
 
-// find returns the position of the batch that contains offset, or of the first one after it.
-func (r *segmentReader) find(x *segmentIndex, offset int64) (pos int64, h batch.Header, err error) {
-	if x != nil {
-		_, pos = x.offsets.Lookup(offset)
+// lookup returns the last index entry at or below offset, or the start of the segment.
+func (r *segmentReader) lookup(offset int64) (at, pos int64) {
+	if r.x == nil {
+		return r.g.base, 0
 	}
+	st := &r.g.log.stable
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return r.x.offsets.Lookup(offset)
+}
+
+// lookupPosition returns the last index entry at or below a position.
+func (r *segmentReader) lookupPosition(position int64) (at, pos int64) {
+	if r.x == nil {
+		return r.g.base, 0
+	}
+	st := &r.g.log.stable
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return r.x.offsets.LookupPosition(position)
+}
+
+// find returns the position of the batch that contains offset, or of the first one after it.
+func (r *segmentReader) find(offset int64) (pos int64, h batch.Header, err error) {
+	_, pos = r.lookup(offset)
 	for pos < r.size {
 		if h, err = r.header(pos); err != nil {
 			return pos, h, err
@@ -306,7 +346,8 @@ func (l *Log) readSegments(r *ReadRequest, dst []Span) ([]Span, ReadInfo, error)
 		return dst, info, err
 	}
 	defer s.close()
-	start, h, err := s.find(x, r.Offset)
+	s.x = x
+	start, h, err := s.find(r.Offset)
 	if err == io.EOF {
 		return dst, info, fs.ErrNotExist
 	}
@@ -319,7 +360,7 @@ func (l *Log) readSegments(r *ReadRequest, dst []Span) ([]Span, ReadInfo, error)
 	if h.Size() > r.MaxBytes && !r.MinOne {
 		return dst, info, nil
 	}
-	end, next, err := s.extent(x, start, h, r)
+	end, next, err := s.extent(start, h, r)
 	if err != nil {
 		return dst, info, err
 	}
@@ -343,7 +384,7 @@ func (l *Log) inTailBlock(g *segment, offset int64) bool {
 }
 
 // extent finds the end of the range of whole batches that begins with h at start.
-func (s *segmentReader) extent(x *segmentIndex, start int64, h batch.Header, r *ReadRequest) (end, next int64, err error) {
+func (s *segmentReader) extent(start int64, h batch.Header, r *ReadRequest) (end, next int64, err error) {
 	end, next = start+int64(h.Size()), h.NextOffset()
 	limit := min(start+int64(min(r.MaxBytes, residentMax)), s.size)
 	if limit <= end {
@@ -353,9 +394,9 @@ func (s *segmentReader) extent(x *segmentIndex, start int64, h batch.Header, r *
 		return s.size, s.next, nil
 	}
 	// Jump to the last index entry within both limits, then walk.
-	offset, pos := x.offsets.LookupPosition(limit)
+	offset, pos := s.lookupPosition(limit)
 	if offset > r.UpTo {
-		offset, pos = x.offsets.Lookup(r.UpTo)
+		offset, pos = s.lookup(r.UpTo)
 	}
 	if pos > end && pos <= s.size {
 		end, next = pos, offset
@@ -432,42 +473,48 @@ func makeResident(f disk.File, from, to int64) error {
 	return nil
 }
 
-// cutPosition finds where a segment must end so that no batch reaches offset or beyond, and the
-// offset after the last batch that stays.
-func (l *Log) cutPosition(g *segment, offset int64) (pos, next int64, err error) {
+// cut is where a segment must end so that no batch reaches an offset or goes beyond.
+type cut struct {
+	pos              int64
+	next             int64 // offset after the last batch that stays
+	maxTime, maxBase int64 // of what stays
+}
+
+// cutPosition finds where the segment must end for the log to end at offset.
+func (l *Log) cutPosition(g *segment, offset int64) (cut, error) {
+	c := cut{next: g.base, maxTime: -1, maxBase: -1}
 	x, err := l.e.indexOf(g)
 	if err != nil {
-		return 0, 0, err
+		return c, err
 	}
 	s, err := l.openSegment(g)
 	if err != nil {
-		return 0, 0, err
+		return c, err
 	}
 	defer s.close()
-	next = g.base
-	_, pos = x.offsets.Lookup(offset)
+	s.x = x
+	at, pos := s.lookup(offset)
 	if pos > 0 {
 		// Begin one entry earlier: the batch before an entry may be the last to stay.
-		_, pos = x.offsets.LookupPosition(pos - 1)
+		at, pos = s.lookupPosition(pos - 1)
 	}
-	for pos < s.size {
-		h, err := s.header(pos)
+	early := x.truncated(at + 1)
+	if t, o, ok := early.times.Last(); ok {
+		c.maxTime, c.maxBase = t, o
+	}
+	for c.pos = pos; c.pos < s.size; {
+		h, err := s.header(c.pos)
 		if err != nil {
-			return 0, 0, err
+			return c, err
 		}
 		if h.NextOffset() > offset {
 			break
 		}
-		pos += int64(h.Size())
-		next = h.NextOffset()
+		if h.MaxTimestamp > c.maxTime {
+			c.maxTime, c.maxBase = h.MaxTimestamp, h.BaseOffset
+		}
+		c.pos += int64(h.Size())
+		c.next = h.NextOffset()
 	}
-	return pos, next, nil
+	return c, nil
 }
-
-// OffsetForTimestamp returns the first record whose timestamp is at or after ts. It may block.
-func (l *Log) OffsetForTimestamp(ts int64) (offset, timestamp int64, epoch int32, ok bool, err error) {
-	return 0, 0, -1, false, nil
-}
-
-// MaxTimestampOffset returns the largest timestamp of the log and the offset of a record that has it; (-1, -1) when empty.
-func (l *Log) MaxTimestampOffset() (ts, offset int64) { return -1, -1 }

@@ -33,7 +33,7 @@ type placedBatch struct {
 }
 
 func newMover(s *Shard) *mover {
-	return &mover{s: s, buf: disk.AlignedAlloc(chunkBytesMax)}
+	return &mover{s: s, buf: disk.AlignedAlloc(s.e.o.chunkBytes)}
 }
 
 // moveLog moves everything durable of a log.
@@ -70,7 +70,7 @@ func (m *mover) moveSome(l *Log) (bool, error) {
 	bytes := 0
 	for i := range unmoved {
 		e := &unmoved[i]
-		if e.lsn > durable || (op != nil && e.seq > op.seq) || (bytes > 0 && bytes+int(e.size) > chunkBytesMax) {
+		if e.lsn > durable || (op != nil && e.seq > op.seq) || (bytes > 0 && bytes+int(e.size) > len(m.buf)) {
 			break
 		}
 		m.entries = append(m.entries, *e)
@@ -315,7 +315,7 @@ func (m *mover) seal() error {
 	g.sealed = true
 	st.written, st.tail = 0, nil
 	st.mu.Unlock()
-	st.changed = true
+	m.l.checkpointDue.Store(true)
 	if m.file != nil {
 		m.file.Release()
 		m.file = nil
@@ -360,6 +360,11 @@ func (m *mover) applyOp(l *Log, op *logOp) error {
 		panic(fmt.Sprintf("BUG: record %v in the queue of %s", op.kind, l))
 	}
 	st.seq = op.seq
+	if len(st.obsolete) > 0 {
+		// Their space comes back with the next checkpoint.
+		l.checkpointDue.Store(true)
+		m.s.writer.urgent.Store(true)
+	}
 	l.mu.Lock()
 	done := l.ops[0].done
 	l.ops = l.ops[1:]
@@ -423,23 +428,23 @@ func (m *mover) truncate(l *Log, end int64) error {
 	for keep > 0 && st.segments[keep-1].base >= end {
 		keep--
 	}
-	var cut *segment
-	var cutPos, next int64
+	var g *segment // the one that holds end
+	var c cut
 	if keep > 0 && st.segments[keep-1].next > end {
-		cut = st.segments[keep-1]
+		g = st.segments[keep-1]
 		var err error
-		if cutPos, next, err = l.cutPosition(cut, end); err != nil {
+		if c, err = l.cutPosition(g, end); err != nil {
 			return err
 		}
-		if cutPos == 0 {
+		if c.pos == 0 {
 			keep--
-			cut = nil
+			g = nil
 		}
 	}
-	if cut != nil && !cut.sealed && cutPos > st.written {
+	if g != nil && !g.sealed && c.pos > st.written {
 		// The cut goes through the tail block: what stays of it must reach the file now.
 		m.begin(l)
-		m.n = int(cutPos - st.written)
+		m.n = int(c.pos - st.written)
 		err := m.flush(true)
 		m.end()
 		if err != nil {
@@ -450,17 +455,14 @@ func (m *mover) truncate(l *Log, end int64) error {
 	gone := st.segments[keep:]
 	st.segments = append([]*segment(nil), st.segments[:keep]...)
 	st.abandon(gone)
-	if cut != nil {
-		cut.size = cutPos
-		cut.next = next
-		if cut.index != nil {
-			cut.index = cut.index.truncated(next)
+	if g != nil {
+		g.size, g.next, g.maxTime, g.maxBase = c.pos, c.next, c.maxTime, c.maxBase
+		g.sealed = true
+		if g.index != nil {
+			g.index = g.index.truncated(c.next)
 		}
 	}
-	if len(gone) > 0 || cut != nil {
-		if n := len(st.segments); n > 0 && !st.segments[n-1].sealed {
-			st.segments[n-1].sealed = true
-		}
+	if len(gone) > 0 || g != nil {
 		st.written, st.tail = 0, nil
 	}
 	st.size = 0
@@ -477,9 +479,9 @@ func (m *mover) truncate(l *Log, end int64) error {
 	}
 	st.epochs.TruncateFromEnd(end)
 	st.aborted.TruncateTo(end)
-	if cut != nil && cut.index != nil {
-		cut.indexDirty = true
-		return m.s.e.writeIndexFile(cut)
+	if g != nil && g.index != nil {
+		g.indexDirty = true
+		return m.s.e.writeIndexFile(g)
 	}
 	return nil
 }

@@ -53,6 +53,7 @@ type Options struct {
 	onWindow    func(window)
 	salt        func([]byte) // fills random bytes
 	syncWorkers int          // parallel fdatasync calls of a checkpoint round
+	chunkBytes  int          // one segment write
 	manual      bool         // no goroutines: the test drives Poll and the background steps
 }
 
@@ -99,6 +100,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.salt == nil {
 		o.salt = randomBytes
+	}
+	if o.chunkBytes == 0 {
+		o.chunkBytes = chunkBytesMax
 	}
 	if o.syncWorkers == 0 {
 		o.syncWorkers = 8

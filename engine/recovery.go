@@ -102,7 +102,6 @@ func (r *recovery) adopt(c *logEntry) error {
 	st.written, st.tail = c.written, c.tail
 	st.epochs, st.aborted = c.epochs, c.aborted
 	st.quarantine = c.quarantine
-	st.dirMade = true
 	if c.producers != nil {
 		p, err := producer.Decode(c.producers)
 		if err != nil {
@@ -120,6 +119,7 @@ func (r *recovery) adopt(c *logEntry) error {
 		if !g.sealed {
 			g.index, g.indexed = c.active, c.indexed
 		}
+		st.dirMade = st.dirMade || g.hasFile
 		st.size += g.size
 		st.segments = append(st.segments, g)
 	}
@@ -342,7 +342,8 @@ type walWindow struct {
 	read int64 // bytes read so far
 }
 
-// get returns n bytes at pos; both are multiples of blockSize.
+// get returns n bytes at pos; both are multiples of blockSize. What is in the buffer
+// already is not read again.
 func (v *walWindow) get(pos int64, n int) ([]byte, error) {
 	if pos >= v.at && pos+int64(n) <= v.at+int64(v.n) {
 		return v.buf[pos-v.at : pos-v.at+int64(n)], nil
@@ -351,15 +352,23 @@ func (v *walWindow) get(pos int64, n int) ([]byte, error) {
 	if want < n {
 		return nil, errors.New("beyond the end of the file")
 	}
+	kept := 0
+	old := v.buf
+	if pos >= v.at && pos < v.at+int64(v.n) {
+		kept = int(v.at + int64(v.n) - pos)
+	}
 	if want > len(v.buf) {
 		v.buf = disk.AlignedAlloc(want)
 	}
-	v.n = 0
-	if err := readFull(v.f, v.buf[:want], pos); err != nil {
+	if kept > 0 {
+		copy(v.buf[:kept], old[pos-v.at:])
+	}
+	v.at, v.n = pos, kept
+	if err := readFull(v.f, v.buf[kept:want], pos+int64(kept)); err != nil {
 		return nil, err
 	}
-	v.at, v.n = pos, want
-	v.read += int64(want)
+	v.n = want
+	v.read += int64(want - kept)
 	return v.buf[:n], nil
 }
 
@@ -401,7 +410,7 @@ func (r *recovery) replayFile(w *walFile, limit uint64) (stop bool, err error) {
 			return false, err
 		}
 		if limit == 0 && max(found.flushed, r.floor) < expected {
-			if found.lsn != 0 || problem != noMagic {
+			if found.lsn != 0 || found.torn {
 				r.s.e.report.TornCommits++
 			}
 			return true, nil
@@ -430,7 +439,11 @@ func (r *recovery) readCommit(v *walWindow, w *walFile, pos int64, expected uint
 	if pos+int64(h.size) > v.size {
 		return nil, badShape, nil
 	}
-	if b, err = v.get(pos, int(h.size)); err != nil {
+	need := int(h.size)
+	if expected < r.replay {
+		need = disk.AlignUp(rowRoomBytes(int(h.rows))) // the rest is not looked at
+	}
+	if b, err = v.get(pos, need); err != nil {
 		return nil, noMagic, err
 	}
 	if problem := r.checkHeader(&h, b, w, pos); problem != commitOK {
@@ -520,6 +533,7 @@ type scanResult struct {
 	flushed uint64        // highest LSN that a later valid commit declares flushed
 	lsn     uint64        // of the first later valid commit; 0: none
 	pos     int64         // where it is
+	torn    bool          // the bad commit claims to be the one that is expected
 	trailer *replayCommit // the bad commit itself, read by its trailer
 	end     int64         // where the bad commit ends, if trailer
 }
@@ -533,6 +547,9 @@ func (r *recovery) scan(v *walWindow, w *walFile, pos int64, expected uint64) (s
 			return found, err
 		}
 		tail := b[blockSize-trailerSz:]
+		if h, problem := peekCommit(b); at == pos && problem == commitOK {
+			found.torn = h.lsn == expected && h.generation == w.generation
+		}
 		if h, problem := peekCommit(b); problem == commitOK && at > pos && at+int64(h.size) <= v.size && h.lsn > expected {
 			full, err := v.get(at, int(h.size))
 			if err != nil {
@@ -820,6 +837,9 @@ func (r *recovery) finish() error {
 			}
 			s.freeFiles = append(s.freeFiles, w)
 		}
+	}
+	if s.filling != nil {
+		s.filling.used = disk.AlignUp(s.filling.used) // commits begin at whole blocks
 	}
 	s.durableLSN.Store(s.nextLSN - 1)
 	s.writtenLSN.Store(s.nextLSN - 1)

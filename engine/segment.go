@@ -91,7 +91,6 @@ type stableState struct {
 	aborted    index.Aborted
 	dropped    bool
 	quarantine string
-	changed    bool       // differs from the newest checkpoint although no record says so
 	obsolete   []*segment // not named by the next checkpoint: their files go after it
 	generation uint64     // newest used in this incarnation
 	dirMade    bool
@@ -109,6 +108,16 @@ func (st *stableState) active() *segment {
 		return st.segments[n-1]
 	}
 	return nil
+}
+
+// lastNext is the offset after the last batch that has been moved.
+func (st *stableState) lastNext() int64 {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if n := len(st.segments); n > 0 {
+		return st.segments[n-1].next
+	}
+	return 0
 }
 
 // indexInterval is the distance of index entries in bytes: the topic's setting, but

@@ -62,6 +62,7 @@ type Shard struct {
 	spares    []*group
 	comps     []disk.Completion
 	unflushed []rowRef // D1 rows written and not flushed
+	walDirty  bool     // commits were written and not flushed; under mu where the WAL file is chosen
 	roomSpare []func()
 	notify    []*Log
 
@@ -227,6 +228,7 @@ func (s *Shard) advance() *group {
 	if n := len(g.commits); n > 0 {
 		s.writtenLSN.Store(g.commits[n-1].lsn)
 	}
+	s.walDirty = !g.flush
 	if g.flush {
 		s.durableLSN.Store(s.writtenLSN.Load())
 	}
@@ -276,7 +278,7 @@ func (s *Shard) fillGroup(g *group) bool {
 			if len(g.commits) > 0 {
 				break
 			}
-			if s.flushSince.Load() != 0 {
+			if s.walDirty {
 				// The old file still has unflushed commits; a flush of the new one would not cover them.
 				break
 			}
@@ -302,7 +304,7 @@ func (s *Shard) fillGroup(g *group) bool {
 	g.file = s.cur
 	blocked := len(s.closed) > 0 && len(g.commits) == 0
 	if s.wantFlush || blocked {
-		g.flush = g.flush || s.flushSince.Load() != 0
+		g.flush = g.flush || s.walDirty
 	}
 	s.wantFlush = false
 	return len(g.commits) > 0 || g.flush
@@ -316,7 +318,7 @@ func (s *Shard) queueGroup(g *group) {
 		c.seal(g.file, flushed)
 	}
 	// RWF_DSYNC may reach the medium without flushing what was written before.
-	g.dsync = g.flush && !g.file.fresh && s.flushSince.Load() == 0 && s.oneWrite(g) && s.tuner.wantsDsync(g.bytes)
+	g.dsync = g.flush && !g.file.fresh && !s.walDirty && s.oneWrite(g) && s.tuner.wantsDsync(g.bytes)
 	if s.e.o.sabotage.noFlush {
 		g.dsync = false
 	}
