@@ -203,7 +203,14 @@ func (b *Broker) openMeta(ctx context.Context) error {
 	b.brokerEpoch = res.Value
 	img := b.meta.Image()
 	b.conf.SetDynamic(img)
-	b.groups = newGroups(b, groupConfigOf(b.conf))
+	groups := groupConfigOf(b.conf)
+	groups.TopicID = func(topic string) (id [16]byte) {
+		if t := b.partitions.Topic(topic); t != nil {
+			id = t.ID
+		}
+		return id
+	}
+	b.groups = newGroups(b, groups)
 	settings := func(img *raft.Image, topic string) *replica.Settings { return settingsOf(b.conf, img, topic) }
 	b.partitions = replica.NewSet(b.engine, b.nodeID, settings, b.onLead, b.onDrop)
 	if err := b.partitions.Apply(img); err != nil {
@@ -243,13 +250,22 @@ func (b *Broker) form(ctx context.Context) error {
 
 // follow applies an image that the metadata agreed on; it runs on the
 // metadata's own goroutine.
-func (b *Broker) follow(_, img *raft.Image) {
+func (b *Broker) follow(old, img *raft.Image) {
 	b.conf.SetDynamic(img)
 	if err := b.partitions.Apply(img); err != nil {
 		b.fail(fmt.Errorf("metadata could not be applied: %w", err))
 		return
 	}
 	b.applied.set(img.Index)
+	var gone []string
+	for _, c := range raft.TopicChanges(old, img) {
+		if c.New == nil && img.Topic(c.Old.Name) == nil {
+			gone = append(gone, c.Old.Name)
+		}
+	}
+	if len(gone) > 0 {
+		b.groups.topicsDeleted(gone)
+	}
 }
 
 func (b *Broker) onLead(p *replica.Partition) {

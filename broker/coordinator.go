@@ -178,10 +178,13 @@ func (s *groupShard) run(f func(now time.Time, state *group.Shard) group.Effects
 // back and the client is told to come again.
 func (s *groupShard) apply(e group.Effects) {
 	for range rejectRounds {
-		err := s.append(e.Records)
+		appended, err := s.append(e.Records)
 		if err == nil {
 			s.hold(e.Replies)
 			return
+		}
+		if appended > 0 {
+			break // the log is in the middle of the step
 		}
 		code := codeOf(err)
 		if errors.Is(err, engine.ErrBusy) {
@@ -189,27 +192,48 @@ func (s *groupShard) apply(e group.Effects) {
 		}
 		e = s.state.Reject(s.g.b.now(), e, code)
 	}
-	refuseReplies(e.Replies)
+	s.reload(e.Replies)
 }
 
 // rejectRounds bounds the steps back: each may, rarely, want records of its own.
 const rejectRounds = 4
 
-func (s *groupShard) append(records []group.Record) error {
-	if len(records) == 0 {
-		return nil
+// groupBatchBytes is where a step's records are cut into another batch: the
+// deletion of a large group is not one record too many for a commit.
+const groupBatchBytes = 512 << 10
+
+// append appends records in one or more batches; appended counts those that are
+// in the log when it fails.
+func (s *groupShard) append(records []group.Record) (appended int, err error) {
+	for appended < len(records) {
+		n, size := appended, 0
+		for n < len(records) && (n == appended || size+len(records[n].Key)+len(records[n].Value) <= groupBatchBytes) {
+			size += len(records[n].Key) + len(records[n].Value)
+			n++
+		}
+		raw := buildRecords(records[appended:n], s.g.b.now().UnixMilli())
+		h, err := batch.ParseHeader(raw)
+		if err != nil {
+			panic("BUG: built a bad batch: " + err.Error())
+		}
+		res, _, err := s.part.Append(engine.AppendRequest{Batch: raw, Header: h}, nil, 0)
+		if err != nil {
+			return appended, err
+		}
+		s.end = res.LastOffset + 1
+		appended = n
 	}
-	raw := buildRecords(records, s.g.b.now().UnixMilli())
-	h, err := batch.ParseHeader(raw)
-	if err != nil {
-		panic("BUG: built a bad batch: " + err.Error())
-	}
-	res, _, err := s.part.Append(engine.AppendRequest{Batch: raw, Header: h}, nil, 0)
-	if err != nil {
-		return err
-	}
-	s.end = res.LastOffset + 1
-	return nil
+	return appended, nil
+}
+
+// reload throws the state away, which is ahead of its log, and reads the log
+// again. Whoever waits is told to come again.
+func (s *groupShard) reload(replies []group.Reply) {
+	s.g.b.log.Warn("a group coordinator reads its log again: records could not be appended", "partition", s.part.Index)
+	refuseReplies(replies)
+	refuseReplies(s.state.Unload(s.g.b.now()).Replies)
+	s.state, s.loaded = group.NewShard(s.g.cfg), false
+	s.g.b.loaders.Go(func(context.Context) { s.load() })
 }
 
 // hold sends replies once everything appended so far is acknowledged.
