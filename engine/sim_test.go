@@ -239,18 +239,53 @@ func (s *sim) crash() (killed bool) {
 // armCut lets the power go out in one of the next operations of the disk.
 func (s *sim) armCut(within int) {
 	s.disk.CutAfter(uint64(1+s.rng.IntN(within)), func(op simdisk.Op) {
-		w := s.window
-		switch {
-		case s.opening:
-			w = winRecovery
-		case strings.Contains(op.Path, "/wal-") && w == winIdle && op.Kind == simdisk.Write, w == winWALFlush && op.Kind == simdisk.Write:
-			w = winWALWrite
-		case strings.Contains(op.Path, "/wal-") && op.Kind == simdisk.Fsync && w != winWALCreate:
-			w = winWALFlush
+		ws := s.windows(op)
+		for _, w := range ws {
+			s.cuts[w]++
 		}
-		s.cuts[w]++
-		s.log("** power out in %v (%v)", w, op)
+		s.log("** power out in %v (%v)", ws, op)
 	})
+}
+
+// windows are the crash windows that are open when the power goes out in op.
+func (s *sim) windows(op simdisk.Op) []window {
+	if s.opening {
+		return []window{winRecovery}
+	}
+	ws := []window{s.window}
+	if strings.Contains(op.Path, "/wal-") && s.window != winWALCreate {
+		switch {
+		case op.Kind == simdisk.Fsync:
+			ws[0] = winWALFlush
+		case op.Kind == simdisk.Write:
+			ws[0] = winWALWrite
+			if op.Off == 0 {
+				ws = append(ws, winRecycle) // the first use of a file after its last
+			}
+		}
+	}
+	// What is under way in the logs: no locks, everything runs on this goroutine.
+	open := make(map[window]bool)
+	for _, l := range s.e.byID {
+		for i := range l.ops {
+			switch l.ops[i].kind {
+			case recTruncate:
+				open[winTruncate] = true
+			case recDrop:
+				open[winDrop] = true
+			}
+		}
+		open[winDrop] = open[winDrop] || l.dropped
+		for _, g := range l.stable.segments {
+			open[winSeal] = open[winSeal] || g.sealed && (g.unsynced || g.dirDirty)
+		}
+	}
+	for _, w := range []window{winTruncate, winDrop, winSeal} {
+		if open[w] && ws[0] != w {
+			ws = append(ws, w)
+		}
+	}
+	return ws
 }
 
 func (s *sim) run(cycles, steps int) {
@@ -798,4 +833,59 @@ func TestCrashesLoseNothingAcknowledged(t *testing.T) {
 	for w, n := range cuts {
 		t.Logf("crashes in %-14v %d", window(w), n)
 	}
+	if n < 1000 {
+		return
+	}
+	for w := winWALWrite; w < windowCount; w++ {
+		if cuts[w] < 100 && w != winCompaction {
+			t.Errorf("only %d crashes in %v: the simulation does not test it", cuts[w], w)
+		}
+	}
+}
+
+// TestSimulationNoticesMissingPromises runs engines that break one rule each.
+func TestSimulationNoticesMissingPromises(t *testing.T) {
+	controls := map[string]func(*sabotage){
+		"flush removed":              func(s *sabotage) { s.noFlush = true },
+		"CRC ignored":                func(s *sabotage) { s.ignoreCRC = true },
+		"directory flush removed":    func(s *sabotage) { s.noDirSync = true },
+		"recycled before checkpoint": func(s *sabotage) { s.recycleEarly = true },
+		"Truncate not replayed":      func(s *sabotage) { s.skipTruncate = true },
+		"Drop not replayed":          func(s *sabotage) { s.skipDrop = true },
+		"tail block lost":            func(s *sabotage) { s.loseTail = true },
+		"segments not flushed":       func(s *sabotage) { s.noSegmentSync = true },
+		"no flush after recovery":    func(s *sabotage) { s.noRecoveryFlush = true },
+	}
+	for name, set := range controls {
+		t.Run(name, func(t *testing.T) {
+			for seed := uint64(1); seed <= 400; seed++ {
+				s := newSim(t, seed)
+				s.soft = true
+				set(&s.o.sabotage)
+				if what := s.runSoft(); what != "" {
+					t.Logf("seed %d: %s", seed, what)
+					return
+				}
+			}
+			t.Fatal("nothing was noticed")
+		})
+	}
+}
+
+// runSoft runs until something is noticed and says what.
+func (s *sim) runSoft() (noticed string) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case simFailure:
+			noticed = string(r)
+		default:
+			noticed = fmt.Sprint("panic: ", r)
+		}
+		if noticed != "" && s.e != nil {
+			s.e.release()
+		}
+	}()
+	s.run(6, 150)
+	return ""
 }
