@@ -1,37 +1,90 @@
-# Millrace. `make` alone lists the targets. `make run` and `make test` are all that a newcomer needs.
+# Millrace. `make` alone lists the targets; a newcomer needs `make run` and `make test`, Go and nothing else.
 
 # giouring (the io_uring binding) reaches syscall.munmap by linkname, which Go >= 1.23 refuses to link unless this
-# check is off. It is off for our binaries and tests only, and only here: see engine/disk/uring/doc.go.
+# check is off. It is off for our own binaries and tests, here and nowhere else.
 LDFLAGS  := -checklinkname=0
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO       ?= go
-GOFLAGS  += -buildvcs=false
-PKGS     ?= ./...
-BIN      := bin/millrace
-TOOL     := $(GO) tool -modfile=tools/dev/tools.mod
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
 TEST     := $(GO) test -ldflags=$(LDFLAGS)
-export GOFLAGS
+TOOL     := $(GO) tool -modfile=tools/dev/tools.mod
+BIN      := bin/millrace
 
-# Knobs of the longer targets.
-ARGS     ?=
+# Knobs: make test PKGS=./engine/..., make fuzz TIME=5m, make sim SEEDS=10000, make chaos DURATION=1h.
+PKGS     ?= ./...
 TIME     ?= 30s
-SEEDS    ?= 1000
+SEEDS    ?= 2000
 DURATION ?= 5m
+ARGS     ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## start a broker: data in ./data, Kafka on 127.0.0.1:9092; ARGS="--help" shows the flags
+	$(BIN) standalone $(ARGS)
 
 .PHONY: build
 build: ## build bin/millrace
 	$(GO) build -trimpath -ldflags="$(LDFLAGS) -X main.version=$(VERSION)" -o $(BIN) ./tools/millrace
 
-.PHONY: run
-run: build ## start a broker: data in ./data, Kafka on 127.0.0.1:9092 (ARGS="--log-level debug" adds flags)
-	$(BIN) standalone $(ARGS)
-
 .PHONY: test
-test: build ## everything a change must pass: unit, simulation, crash and real-client tests
-	$(GO) vet ./...
-	$(TEST) $(PKGS)
+test: vet unit compat ## what a change must pass: vet, all tests (simulation and kill -9 included), real clients
+
+.PHONY: unit
+unit: ## all Go tests of the module, without the real clients
+	$(TEST) -timeout 15m $(PKGS)
+
+.PHONY: compat
+compat: build ## real clients against the real binary; MILLRACE_COMPAT="kcat java" picks parts
+	tools/compat/run.sh $(BIN)
+
+.PHONY: check
+check: lint test ## lint and test
+
+.PHONY: race
+race: ## all Go tests under the race detector
+	$(TEST) -race -short -timeout 30m $(PKGS)
+
+.PHONY: vet
+vet:
+	$(GO) vet $(PKGS)
+
+.PHONY: lint
+lint: vet ## format, vet, staticcheck, shellcheck where it is installed
+	@unformatted=$$($(TOOL) gofumpt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
+	$(TOOL) staticcheck $(PKGS)
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run $$(git ls-files '*.sh'); else echo "SKIPPED: shellcheck is not installed"; fi
+
+.PHONY: golangci
+golangci: ## golangci-lint with .golangci.yml (builds it first: two minutes)
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
+
+.PHONY: fmt
+fmt: ## format the tree
+	$(TOOL) gofumpt -w .
+
+.PHONY: fuzz
+fuzz: ## every fuzz test for TIME each
+	@for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(TEST) -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "== $$pkg $$f"; $(TEST) -run '^$$' -fuzz "^$$f$$" -fuzztime $(TIME) $$pkg || exit 1; \
+	  done; done
+
+.PHONY: sim
+sim: ## the simulated disk under the engine and the metadata log, SEEDS seeds
+	MILLRACE_SIM_SEEDS=$(SEEDS) $(TEST) -count=1 -timeout 12h -run 'Sim|Crash' ./engine/... ./raft/...
+
+.PHONY: chaos
+chaos: build ## kill -9 under load with a ledger, for DURATION
+	$(GO) run ./tools/crashtest -bin $(BIN) -duration $(DURATION) $(ARGS)
+
+.PHONY: bench
+bench: build ## a broker on a temporary directory and the load of record against it
+	tools/dev/bench.sh $(BIN) $(ARGS)
+
+.PHONY: docs
+docs: ## regenerate what is made from code
+	$(GO) run -ldflags=$(LDFLAGS) ./tools/millrace config reference > broker/config/REFERENCE.md
