@@ -29,7 +29,6 @@ const (
 	noSuchOffset                int64 = -1
 	clusterMetadataTopic              = "__cluster_metadata"
 	transactionStateTopic             = "__transaction_state"
-	noAuthorizedOperations      int32 = -1 << 31
 	topicAuthorizedOperations   int32 = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
 	clusterAuthorizedOperations int32 = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
 	proposalPartitionsMax             = 10_000 // partitions in one command of the metadata
