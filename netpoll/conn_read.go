@@ -29,20 +29,24 @@ func (c *Conn) read() {
 	if c.Closed() {
 		return
 	}
-	if c.in != nil && !c.deliverIn() {
-		return
-	}
-	for budget := recvBudgetBytes; c.mayRead() && c.readable; {
+	for budget := recvBudgetBytes; ; {
+		// Also after a recv: frames may have been kept because too many were held,
+		// and those may have been released on another thread since.
+		if c.in != nil && !c.deliverIn() {
+			return
+		}
+		if !c.readable || !c.mayRead() {
+			return
+		}
+		if budget <= 0 {
+			c.loop.markReady(c)
+			return
+		}
 		n := c.fill()
 		if n <= 0 {
 			return
 		}
-		if budget -= n; budget <= 0 {
-			break
-		}
-	}
-	if c.readable && c.mayRead() {
-		c.loop.markReady(c)
+		budget -= n
 	}
 }
 

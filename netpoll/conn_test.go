@@ -363,12 +363,12 @@ func TestLargeFramesArriveWhole(t *testing.T) {
 func TestMaxInflightStopsDeliveryUntilAnAnswer(t *testing.T) {
 	var mu sync.Mutex
 	var slots []Slot
-	var conn *Conn
-	_, addr := serve(t, Options{MaxInflight: 5}, &hooks{frame: func(c *Conn, f Frame) {
+	conns := make(chan *Conn, 1)
+	_, addr := serve(t, Options{MaxInflight: 5}, &hooks{open: func(c *Conn) { conns <- c }, frame: func(c *Conn, f Frame) {
 		f.Release()
 		mu.Lock()
 		defer mu.Unlock()
-		conn, slots = c, append(slots, c.Begin())
+		slots = append(slots, c.Begin())
 	}})
 	count := func() int { mu.Lock(); defer mu.Unlock(); return len(slots) }
 	c := dial(t, addr)
@@ -378,7 +378,8 @@ func TestMaxInflightStopsDeliveryUntilAnAnswer(t *testing.T) {
 	if n := count(); n != 5 {
 		t.Fatalf("%d frames were delivered", n)
 	}
-	for i := 0; i < 5000; i++ {
+	conn := <-conns
+	for i := range 5000 {
 		eventually(t, "the next frame", func() bool { return count() > i })
 		do(conn.Loop(), func() { mu.Lock(); s := slots[i]; mu.Unlock(); conn.Reply(s, conn.Loop().NewResponse()) })
 		c.receive()
@@ -439,6 +440,32 @@ func TestFramesHeldStopReadingUntilReleased(t *testing.T) {
 		f.Release()
 	}
 	eventually(t, "memory given back", func() bool { return s.Stats().MemoryUsed <= landingBytes })
+}
+
+// The release on another thread may come at any point of the loop's reading.
+func TestFramesReleasedWhileTheLoopReads(t *testing.T) {
+	frames := make(chan Frame, 100_000)
+	_, addr := serve(t, Options{ConnMemory: 3000}, &hooks{frame: func(_ *Conn, f Frame) { frames <- f }})
+	c := dial(t, addr)
+	const n = 50_000
+	go func() {
+		var all []byte
+		for i := range n {
+			all = append(all, framed(binary.BigEndian.AppendUint32(make([]byte, i%700), uint32(i)))...)
+		}
+		_, _ = c.conn.Write(all)
+	}()
+	for i := range n {
+		select {
+		case f := <-frames:
+			if len(f.Data) != i%700+4 || binary.BigEndian.Uint32(f.Data[i%700:]) != uint32(i) {
+				t.Fatalf("frame %d is wrong: %d bytes", i, len(f.Data))
+			}
+			f.Release()
+		case <-time.After(5 * time.Second):
+			t.Fatalf("nothing after frame %d", i)
+		}
+	}
 }
 
 // While one connection floods its loop, another one on it is answered soon.

@@ -72,7 +72,7 @@
 //   - A frame that announced L bytes may take memory only while min(T/8, L/4) of the
 //     total T stays free. Large frames stop first; what they leave serves the small ones.
 //   - A connection that is refused memory is not read until some is free. If that
-//     takes longer than a second, the oldest half frames are closed (ErrShed) until a quarter of T is free. That
+//     takes longer than a second, the oldest half frames are closed (ErrShed) until half of T is free. That
 //     is also what happens to an honest but slow sender on a machine under attack.
 //   - Above 7/8 of T only a kilobyte is received at a time from a connection
 //     without a half frame, so that what cannot be refused any more stays small.
