@@ -55,6 +55,14 @@ func audit(ctx context.Context, seed string, l *ledger, o options, whole bool) (
 	}
 	admin := kadm.NewClient(client)
 	from, ends := map[string]map[int32]kgo.Offset{}, map[place]int64{}
+	// What is known comes first: the producers go on while the broker is asked.
+	known := map[place]int64{}
+	for _, t := range topics {
+		for i := range o.partitions {
+			p := place{t.name, int32(i)}
+			known[p] = l.end(p)
+		}
+	}
 	for _, t := range topics {
 		last, err := admin.ListEndOffsets(ctx, t.name)
 		if err != nil {
@@ -69,16 +77,15 @@ func audit(ctx context.Context, seed string, l *ledger, o options, whole bool) (
 				client.Close()
 				return 0, fmt.Errorf("%v: end offset: %w", p, end.Err)
 			}
-			known := l.end(p)
-			if end.Offset < known {
-				l.broke("%v ends at offset %d, but records up to %d were acknowledged or shown", p, end.Offset, known-1)
+			if end.Offset < known[p] {
+				l.broke("%v ends at offset %d, but records up to %d were acknowledged or shown", p, end.Offset, known[p]-1)
 			}
 			start := int64(0)
 			l.mu.Lock()
 			if !whole {
 				start = l.page(p).verified
 			}
-			l.page(p).verified = min(end.Offset, known)
+			l.page(p).verified = min(end.Offset, known[p])
 			l.mu.Unlock()
 			if end.Offset > start {
 				from[t.name][p.partition] = kgo.NewOffset().At(start)

@@ -137,7 +137,8 @@ func (t *test) run(ctx context.Context) error {
 			t.ledger.broke("tail reader: %v", err)
 		}
 	})
-	side, err := kgo.NewClient(kgo.SeedBrokers(t.process.kafka), kgo.DisableClientMetrics(), kgo.RetryTimeout(5*time.Second))
+	side, err := kgo.NewClient(kgo.SeedBrokers(t.process.kafka), kgo.DisableClientMetrics(), kgo.RetryTimeout(5*time.Second),
+		kgo.MetadataMinAge(10*time.Millisecond)) // which is how long kadm believes what it knows
 	if err != nil {
 		return err
 	}

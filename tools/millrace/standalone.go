@@ -62,6 +62,10 @@ func runStandalone(ctx context.Context, o *serverOptions) error {
 		}()
 	}
 	n, err := startNode(ctx, p, log)
+	if err != nil && ctx.Err() != nil {
+		log.Info("asked to end before it had started")
+		return nil
+	}
 	if err != nil {
 		return err
 	}

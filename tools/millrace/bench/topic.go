@@ -21,6 +21,9 @@ const (
 // topicWait bounds how long a new topic may take until it has leaders.
 const topicWait = 15 * time.Second
 
+// topicPoll is how often a new topic is looked at.
+const topicPoll = 50 * time.Millisecond
+
 // target is the topic of a run as the broker has it.
 type target struct {
 	partitions []int32
@@ -31,7 +34,8 @@ type target struct {
 
 // prepareTopic finds the topic, or creates it if create is set, and waits until every partition has a leader.
 func prepareTopic(ctx context.Context, o *Options, create bool) (target, error) {
-	client, err := kgo.NewClient(o.seedOpts()...)
+	// kadm believes a topic's metadata for as long as MetadataMinAge; a new topic changes faster than by default.
+	client, err := kgo.NewClient(append(o.seedOpts(), kgo.MetadataMinAge(topicPoll))...)
 	if err != nil {
 		return target{}, err
 	}
@@ -68,7 +72,7 @@ func prepareTopic(ctx context.Context, o *Options, create bool) (target, error) 
 		select {
 		case <-ctx.Done():
 			return target{}, fmt.Errorf("topic %s: %w", o.Topic, err)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(topicPoll):
 		}
 	}
 }

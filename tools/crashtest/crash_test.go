@@ -1,0 +1,121 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// builtBinary is the broker to kill: MILLRACE_BIN, or built from the tree.
+func builtBinary(t *testing.T) string {
+	t.Helper()
+	if bin := os.Getenv("MILLRACE_BIN"); bin != "" {
+		return bin
+	}
+	bin := filepath.Join(t.TempDir(), "millrace")
+	if out, err := exec.Command("go", "build", "-ldflags=-checklinkname=0", "-o", bin, "millrace/tools/millrace").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// testLog sends log lines to the test.
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(b []byte) (int, error) {
+	l.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+func TestNothingAcknowledgedIsLostToKill(t *testing.T) {
+	o := defaults()
+	o.binary, o.dir, o.log = builtBinary(t), t.TempDir(), slog.New(slog.NewTextHandler(testLog{t}, nil))
+	o.rounds, o.duration, o.messageSize, o.rate = 4, time.Minute, 400, 3000
+	o.brokerArgs = []string{"--ring-bytes", "64MiB", "--wal-bytes", "128MiB"} // so that the log wraps
+	if testing.Short() {
+		o.rounds = 2
+	}
+	o.seed = uint64(time.Now().UnixNano())
+	if text := os.Getenv("MILLRACE_CRASH_SEED"); text != "" {
+		seed, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.seed = seed
+	}
+	if err := run(t.Context(), o); err != nil {
+		t.Fatalf("MILLRACE_CRASH_SEED=%d: %v", o.seed, err)
+	}
+}
+
+func value(i id) []byte {
+	v := make([]byte, 40)
+	putValue(v, i)
+	return v
+}
+
+// A checker that cannot fail checks nothing: each kind of damage must be seen.
+func TestAuditorSeesDamage(t *testing.T) {
+	p := place{"t", 0}
+	record := func(offset int64, v []byte) *kgo.Record {
+		return &kgo.Record{Topic: p.topic, Partition: p.partition, Offset: offset, Value: v}
+	}
+	changed := value(newID(0, 3))
+	changed[20] ^= 1
+	for name, c := range map[string]struct {
+		records []*kgo.Record
+		broken  int
+	}{
+		"all is well":               {[]*kgo.Record{record(0, value(newID(0, 1))), record(1, value(newID(0, 3)))}, 0},
+		"a gap":                     {[]*kgo.Record{record(0, value(newID(0, 1))), record(2, value(newID(0, 5)))}, 1},
+		"another record":            {[]*kgo.Record{record(0, value(newID(0, 1))), record(1, value(newID(0, 4)))}, 1},
+		"changed bytes":             {[]*kgo.Record{record(0, value(newID(0, 1))), record(1, changed)}, 1},
+		"idempotent and twice":      {[]*kgo.Record{record(0, value(newID(0, 1))), record(1, value(newID(0, 3))), record(2, value(newID(0, 3)))}, 1},
+		"not idempotent, and twice": {[]*kgo.Record{record(0, value(newID(0, 1))), record(1, value(newID(0, 3))), record(2, value(newID(1, 1))), record(3, value(newID(1, 1)))}, 0},
+		"a value too short":         {[]*kgo.Record{record(0, []byte("x"))}, 1},
+	} {
+		l := newLedger()
+		l.promise(p, 0, newID(0, 1), acknowledged)
+		l.promise(p, 1, newID(0, 3), acknowledged)
+		a := newAuditor(l)
+		for _, r := range c.records {
+			a.record(p, r)
+		}
+		if got := l.promisesBroken(); len(got) != c.broken {
+			t.Errorf("%s: %d found, want %d: %v", name, len(got), c.broken, got)
+		}
+	}
+}
+
+func TestLedgerSeesTwoRecordsAtOneOffset(t *testing.T) {
+	l := newLedger()
+	p := place{"t", 1}
+	l.promise(p, 7, newID(1, 1), acknowledged)
+	l.promise(p, 7, newID(1, 1), shown)
+	if broken := l.promisesBroken(); len(broken) != 0 {
+		t.Errorf("the same record twice: %v", broken)
+	}
+	l.promise(p, 7, newID(2, 1), acknowledged)
+	if broken := l.promisesBroken(); len(broken) != 1 {
+		t.Errorf("%d found, want 1", len(broken))
+	}
+}
+
+func TestIDsCarryProducerAndNumber(t *testing.T) {
+	for _, producer := range []int{0, 1, 1000} {
+		i := newID(producer, 1<<39+5)
+		if i.producer() != producer || i.number() != 1<<39+5 {
+			t.Errorf("%v", i)
+		}
+		if got, err := parseValue(value(i)); err != nil || got != i {
+			t.Errorf("%v, %v", got, err)
+		}
+	}
+}
