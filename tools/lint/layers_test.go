@@ -36,7 +36,7 @@ var layers = map[string][]string{
 	"engine/batch":    {},
 	"engine/index":    {},
 	"engine/epoch":    {},
-	"engine/producer": {"engine/batch"},
+	"engine/producer": {"engine/batch", "engine/index"},
 	"engine/disk":     {"engine/disk"},
 
 	"netpoll": {"netpoll"},
@@ -174,7 +174,9 @@ func rowOf(folder string) (string, []string) {
 }
 
 func within(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
-func std(path string) bool            { return !strings.Contains(strings.SplitN(path, "/", 2)[0], ".") }
+
+func std(path string) bool { return !strings.Contains(strings.SplitN(path, "/", 2)[0], ".") }
+
 func folderOf(importPath string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(importPath, module), "/")
 }
