@@ -32,6 +32,7 @@ type cleanJob struct {
 	start    int64         // log start offset
 	dirty    int64         // the map begins here
 	end      int64         // the map ends here
+	ring     int64         // from here on readers may still get the original batches
 	aborted  []index.AbortedTxn
 	newest   map[int64]newestBatch // by producer
 	txns     *cleanTxns
@@ -132,10 +133,23 @@ func (j *cleanJob) takeState() error {
 	if st.dropped || st.quarantine != "" {
 		return errCompactionConflict
 	}
+	j.l.mu.Lock()
+	j.ring = j.l.end
+	if live := j.l.tail.live(); len(live) > 0 {
+		j.ring = live[0].base
+	}
+	j.l.mu.Unlock()
 	for i, g := range j.segments {
 		if j.frozen[i].settled && (g.unsynced || g.dirDirty || !g.hasFile) {
 			j.frozen[i].settled = false
 			j.nudge()
+		}
+	}
+	// The head may know a transaction's end that the stable state, and so the index of aborted ones that
+	// is used here, has not reached.
+	if st.producers != nil {
+		if first, ok := st.producers.FirstUnstable(); ok {
+			j.limits.stable = min(j.limits.stable, first)
 		}
 	}
 	if j.plan = planClean(j.frozen, j.limits); j.plan.dirtyBytes == 0 {
@@ -163,14 +177,16 @@ func (j *cleanJob) nudge() {
 func (j *cleanJob) buildMap() error {
 	keys := &j.c.keys
 	keys.reset()
-	txns := newCleanTxns(slices.Clone(j.aborted))
 	j.end = j.frozen[len(j.frozen)-1].next
+	first := 0
+	for j.frozen[first].next <= j.dirty {
+		first++
+	}
+	// Only transactions whose marker this walk will meet: an older one would never end.
+	txns := newCleanTxns(slices.DeleteFunc(slices.Clone(j.aborted), func(t index.AbortedTxn) bool { return t.LastOffset < j.frozen[first].base }))
 	var r batch.Reader
 	defer r.Close()
-	for i := range j.segments {
-		if j.frozen[i].next <= j.dirty {
-			continue
-		}
+	for i := first; i < len(j.segments); i++ {
 		full := false
 		err := j.walk(i, func(b []byte, h batch.Header, _ bool) error {
 			if h.IsControl() {
@@ -375,7 +391,10 @@ func (j *cleanJob) filter(b []byte, h *batch.Header, lastOfGroup bool) ([]byte, 
 		if !empty {
 			o.DeleteHorizonMillis = 0
 		}
-		o.Keep = func(*batch.Record) bool { return !(empty && passed) }
+		// With an abort marker goes its transaction's entry in the index, without which the
+		// original batches would pass for committed: not while the ring has any.
+		drop := empty && passed && h.BaseOffset < j.ring
+		o.Keep = func(*batch.Record) bool { return !drop }
 	} else {
 		aborted := j.txns.data(h)
 		o.Keep = func(r *batch.Record) bool {

@@ -21,6 +21,8 @@ import (
 	"pgregory.net/rapid"
 )
 
+var dbg bool
+
 var compactionSeed = flag.Uint64("compaction.seed", 0, "run only this seed of the compaction test")
 
 // compactionSim is one compacted log on a simulated disk, with the history of every record.
@@ -41,7 +43,9 @@ type compactionSim struct {
 	nextID int
 	seqs   map[int64]int32
 	open   map[int64][]*compactionRecord // by producer: records of its open transaction
-	gone   int                           // records that compaction has removed, in all
+	window window
+	cuts   *[windowCount]int
+	gone   int // records that compaction has removed, in all
 	swaps  int
 }
 
@@ -83,9 +87,14 @@ func newCompactionSim(t testing.TB, seed uint64) *compactionSim {
 		NewQueue:       func(disk.Mode, int) (disk.Queue, string, error) { return s.disk.NewQueue(queueDepth), "", nil },
 		CommitBytesMax: 64 << 10, RingBytes: 1 << 20, WALFileBytes: 512 << 10, WALBytes: 4 << 20,
 		DiskReserveBytes: 1, OpenFilesMax: 4,
-		Now:      func() time.Time { return s.clock },
-		Warn:     func(f string, a ...any) { t.Logf("warn: "+f, a...) },
-		OnFailed: func(err error) { s.fatal("directory failed: %v", err) },
+		Now:  func() time.Time { return s.clock },
+		Warn: func(f string, a ...any) { t.Logf("warn: "+f, a...) },
+		OnFailed: func(err error) {
+			if !s.disk.PowerIsOut() {
+				s.fatal("directory failed: %v", err)
+			}
+		},
+		onWindow: func(w window) { s.window = w },
 		salt: func(b []byte) {
 			for i := range b {
 				b[i] = byte(s.rng.Uint32())
@@ -128,6 +137,15 @@ func (s *compactionSim) put(raw []byte, txn txnState) []*compactionRecord {
 		s.fatal("test batch: %v", err)
 	}
 	res, err := s.l.Append(AppendRequest{Batch: raw, Header: h})
+	for range 100 {
+		if !errors.Is(err, ErrBusy) {
+			break
+		}
+		if err := s.e.waitRoom(s.e.shards[0]); err != nil {
+			s.fatal("room: %v", err)
+		}
+		res, err = s.l.Append(AppendRequest{Batch: raw, Header: h})
+	}
 	if err != nil {
 		s.fatal("append: %v", err)
 	}
@@ -216,10 +234,27 @@ func (s *compactionSim) pump() {
 		}
 		s.e.shards[0].Poll()
 	}
-	if err := newMover(s.e.shards[0]).moveLog(s.l); err != nil {
+	if err := s.e.shards[0].writer.mover.moveLog(s.l); err != nil {
 		s.fatal("move: %v", err)
 	}
 	s.round()
+}
+
+// evict lets the ring forget the log, so that reads see the segments.
+func (s *compactionSim) evict() {
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	s.l.tail.dropFront(s.l.tail.moved - s.l.tail.head)
+}
+
+// ringStart is the first offset that reads may still get from the ring.
+func (s *compactionSim) ringStart() int64 {
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	if live := s.l.tail.live(); len(live) > 0 {
+		return live[0].base
+	}
+	return s.l.end
 }
 
 func (s *compactionSim) round() {
@@ -231,6 +266,13 @@ func (s *compactionSim) round() {
 
 func (s *compactionSim) compact() {
 	before := s.l.Segments()
+	if dbg {
+		p := s.c.cleaned[s.l.id]
+		s.t.Logf("compact: start %d ring %d end %d cleaned %+v lso %d", s.l.LogStartOffset(), s.ringStart(), s.l.AppendedEnd(), p, s.l.LastStableOffset(s.l.DurableEnd()))
+		for _, g := range before {
+			s.t.Logf("   %d..%d gen %d %d bytes", g.BaseOffset, g.NextOffset, g.Generation, g.Bytes)
+		}
+	}
 	s.c.keys.bytesMax = []int{compactionMapBytes, keySlotBytes * 16, keySlotBytes * 40}[s.rng.IntN(3)]
 	for range 100 {
 		if !s.c.step() {
@@ -240,6 +282,22 @@ func (s *compactionSim) compact() {
 	if after := s.l.Segments(); !slices.Equal(before, after) {
 		s.swaps++
 	}
+}
+
+// compactAndCut lets the power go out somewhere in a compaction or in the round behind it.
+func (s *compactionSim) compactAndCut() {
+	s.disk.CutAfter(uint64(1+s.rng.IntN(60)), func(simdisk.Op) { s.cuts[s.window]++ })
+	s.compact()
+	for range 3 {
+		if !s.disk.PowerIsOut() {
+			s.l.checkpointDue.Store(true)
+			_, _ = s.e.shards[0].writer.round(^uint64(0))
+		}
+	}
+	s.disk.CutAfter(0, nil)
+	s.disk.Crash(s.disk.RandomPolicy())
+	s.e.release()
+	s.open_()
 }
 
 func (s *compactionSim) reopen() {
@@ -349,7 +407,7 @@ func (s *compactionSim) verifyRecords(b []byte, seen map[int64]bool) {
 func (s *compactionSim) verifyNewest(seen map[int64]bool, start int64) {
 	cleaned := int64(0)
 	if p, ok := s.c.cleaned[s.l.id]; ok {
-		cleaned = p.offset
+		cleaned = min(p.offset, s.ringStart())
 	}
 	for key, list := range s.byKey {
 		var newest *compactionRecord
@@ -372,7 +430,7 @@ func (s *compactionSim) verifyNewest(seen map[int64]bool, start int64) {
 		}
 		for _, r := range list {
 			if r.offset < cleaned && r.offset >= start && seen[r.offset] && r.offset != newestBelow {
-				s.fatal("%q at %d is still there below %d, the newest is at %d (%+v)", key, r.offset, cleaned, newestBelow, r)
+				s.fatal("%q at %d (%v) is still there below %d, the newest is at %d", key, r.offset, r.txn, cleaned, newestBelow)
 			}
 		}
 	}
@@ -423,7 +481,7 @@ func (s *compactionSim) verifyCommittedRead(batches [][]byte, start int64) {
 }
 
 func TestCompactionKeepsTheNewestOfEachKey(t *testing.T) {
-	first, count := uint64(1), uint64(150)
+	first, count := uint64(1), uint64(80)
 	if testing.Short() {
 		count = 30
 	}
@@ -431,8 +489,10 @@ func TestCompactionKeepsTheNewestOfEachKey(t *testing.T) {
 		first, count = *compactionSeed, 1
 	}
 	var gone, swaps, total int
+	var cuts [windowCount]int
 	for seed := first; seed < first+count; seed++ {
 		s := newCompactionSim(t, seed)
+		s.cuts = &cuts
 		for range 60 {
 			switch s.rng.IntN(12) {
 			case 0, 1:
@@ -440,11 +500,18 @@ func TestCompactionKeepsTheNewestOfEachKey(t *testing.T) {
 				s.verify()
 			case 2:
 				s.pump()
+				if s.rng.IntN(2) == 0 {
+					s.evict()
+				}
 			case 3:
 				s.clock = s.clock.Add(time.Duration(s.rng.IntN(50)) * time.Second)
 			case 4:
 				s.pump()
-				s.reopen()
+				if s.rng.IntN(2) == 0 {
+					s.reopen()
+				} else {
+					s.compactAndCut()
+				}
 				s.verify()
 			case 5:
 				for id := range s.open {
@@ -470,13 +537,14 @@ func TestCompactionKeepsTheNewestOfEachKey(t *testing.T) {
 			}
 		}
 		s.pump()
+		s.evict()
 		s.compact()
 		s.verify()
 		gone, swaps, total = gone+s.gone, swaps+s.swaps, total+len(s.all)
 		s.e.release()
 		s.disk.Kill()
 	}
-	t.Logf("%d of %d records removed in %d compactions", gone, total, swaps)
+	t.Logf("%d of %d records removed in %d compactions; power cuts by window %v", gone, total, swaps, cuts)
 	if count > 1 && (gone < total/4 || swaps < int(count)) {
 		t.Fatalf("only %d of %d records removed in %d compactions: the test tests too little", gone, total, swaps)
 	}
@@ -491,7 +559,7 @@ func (s *compactionSim) fill(segments ...[][]byte) {
 			s.put(b, txnNone)
 		}
 		s.pump()
-		m := newMover(s.e.shards[0])
+		m := s.e.shards[0].writer.mover
 		s.l.stable.writeMu.Lock()
 		err := m.sealActive(s.l)
 		s.l.stable.writeMu.Unlock()
@@ -499,6 +567,7 @@ func (s *compactionSim) fill(segments ...[][]byte) {
 			s.fatal("seal: %v", err)
 		}
 		s.round()
+		s.evict()
 	}
 }
 
@@ -553,8 +622,10 @@ func TestTombstonesStayForDeleteRetention(t *testing.T) {
 func TestCompactionLeavesCleanSegmentsAlone(t *testing.T) {
 	s := newCompactionSim(t, 1)
 	s.cfg.SegmentBytes = 1
-	big := string(bytes.Repeat([]byte("x"), 600_000))
+	big := string(bytes.Repeat([]byte("x"), 40_000))
 	s.fill([][]byte{one(0, "a", big)}, [][]byte{one(0, "b", big)}, [][]byte{one(0, "c", big)}, [][]byte{one(0, "d", "")})
+	s.cfg.SegmentBytes = 50_000 // so that no two of them fit into one
+	s.l.SetConfig(s.cfg)
 	before := s.l.Segments()
 	if !s.c.step() {
 		t.Fatal("not due")
