@@ -6,7 +6,7 @@ import (
 )
 
 // Start runs what nobody else drives: a locked thread for every shard that was not
-// attached, the segment writers, checkpoints, retention and the provision of WAL files.
+// attached, the segment writers, checkpoints, retention, compaction and the provision of WAL files.
 func (e *Engine) Start() {
 	if e.o.manual || e.started.Swap(true) {
 		return
@@ -20,6 +20,7 @@ func (e *Engine) Start() {
 	}
 	e.background(e.runHousekeeping)
 	e.background(e.runRetention)
+	e.background(e.runCompaction)
 }
 
 // background runs f until quit is closed.
