@@ -22,8 +22,8 @@ import (
 // empty transaction's marker) stays for delete.retention.ms after the first compaction that
 // met it, which writes the delete horizon into its batch (KIP-534).
 //
-// Only sealed segments below the high watermark and the last stable offset are cleaned, never the
-// last one. What replaces them is a new file under a new generation: written, flushed, its
+// Only sealed segments below the high watermark and the last stable offset are cleaned; one that has
+// been active for segment.ms or max.compaction.lag.ms is sealed for that. What replaces them is a new file under a new generation: written, flushed, its
 // folder flushed, then swapped into the stable state; the next checkpoint names it, and only
 // then, and when the last reader is done, the old files go. A crash before that checkpoint leaves
 // the old files in charge.
@@ -129,6 +129,9 @@ func (c *compactor) step() bool {
 		if !l.config().Compact || now.Before(c.retryAt[l.id]) {
 			continue
 		}
+		if err := c.sealAged(l, now); err != nil {
+			return false
+		}
 		j := c.prepare(l, now)
 		if j != nil && j.plan.due && (worst == nil || j.plan.ratio() > worst.plan.ratio()) {
 			worst = j
@@ -139,6 +142,16 @@ func (c *compactor) step() bool {
 	}
 	c.clean(worst)
 	return true
+}
+
+// sealAged ends an active segment that has waited long enough to be cleaned.
+func (c *compactor) sealAged(l *Log, now time.Time) error {
+	cfg := l.Config()
+	cfg.RetentionMillis = -1
+	if cfg.MaxCompactionLagMillis > 0 {
+		cfg.SegmentMillis = min(cfg.SegmentMillis, cfg.MaxCompactionLagMillis)
+	}
+	return l.sealExpired(now.UnixMilli(), &cfg)
 }
 
 // clean runs a job and deals with its end.

@@ -36,18 +36,15 @@ func (p *cleanPlan) ratio() float64 {
 	return float64(p.dirtyBytes) / float64(p.cleanBytes+p.dirtyBytes)
 }
 
-// planClean decides over the segments of a log, oldest first. The last one is never cleaned: it
-// is active, or holds the log's end.
+// planClean decides over the segments of a log, oldest first.
 func planClean(segments []planSegment, o planLimits) cleanPlan {
 	var p cleanPlan
 	overdue := false
-	for i, g := range segments {
+	for _, g := range segments {
 		isDirty := g.next > o.dirty
-		switch {
-		case i == len(segments)-1, !g.settled, g.next > o.stable,
-			isDirty && o.minLag > 0 && g.maxTime > o.nowMillis-o.minLag:
-			p.due = p.dirtyBytes > 0 && (overdue || p.ratio() > o.dirtyRatio)
-			return p
+		tooYoung := isDirty && o.minLag > 0 && g.maxTime > o.nowMillis-o.minLag
+		if !g.settled || g.next > o.stable || tooYoung {
+			break
 		}
 		if isDirty {
 			p.dirtyBytes += g.size
@@ -57,7 +54,8 @@ func planClean(segments []planSegment, o planLimits) cleanPlan {
 		}
 		p.count++
 	}
-	return p // there are no segments
+	p.due = p.dirtyBytes > 0 && (overdue || p.ratio() > o.dirtyRatio)
+	return p
 }
 
 // groupSegments joins neighbours into files of at most sizeMax bytes and 2^31 offsets. It

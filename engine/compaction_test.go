@@ -6,7 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -127,6 +129,30 @@ func (s *compactionSim) open_() {
 	if logs := e.Logs(); len(logs) > 0 {
 		s.l = logs[0]
 		s.l.SetConfig(s.cfg)
+		if s.rng.IntN(2) == 0 {
+			e.deleteStrays(func() bool { return true })
+			s.verifyFiles()
+		}
+	}
+}
+
+// verifyFiles: after the strays are gone, the folder holds what the log names, and what waits for the
+// next checkpoint.
+func (s *compactionSim) verifyFiles() {
+	known := make(map[string]bool)
+	for _, list := range [][]*segment{s.l.stable.segments, s.l.stable.obsolete} {
+		for _, g := range list {
+			known[g.path()], known[g.indexPath()] = true, true
+		}
+	}
+	names, err := s.disk.ReadDir(s.l.dir())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.fatal("%v", err)
+	}
+	for _, name := range names {
+		if !known[filepath.Join(s.l.dir(), name)] {
+			s.fatal("%s is still there", name)
+		}
 	}
 }
 
@@ -550,24 +576,30 @@ func TestCompactionKeepsTheNewestOfEachKey(t *testing.T) {
 	}
 }
 
-// fill makes a log with one segment for each list of batches.
+// fill makes a segment of each list of batches; the last one stays active.
 func (s *compactionSim) fill(segments ...[][]byte) {
 	s.cfg.SegmentBytes = 1 << 20
 	s.l.SetConfig(s.cfg)
-	for _, batches := range segments {
+	for i, batches := range segments {
 		for _, b := range batches {
 			s.put(b, txnNone)
 		}
 		s.pump()
-		m := s.e.shards[0].writer.mover
-		s.l.stable.writeMu.Lock()
-		err := m.sealActive(s.l)
-		s.l.stable.writeMu.Unlock()
-		if err != nil {
-			s.fatal("seal: %v", err)
+		if i+1 < len(segments) {
+			s.seal()
 		}
 		s.round()
 		s.evict()
+	}
+}
+
+func (s *compactionSim) seal() {
+	m := s.e.shards[0].writer.mover
+	s.l.stable.writeMu.Lock()
+	err := m.sealActive(s.l)
+	s.l.stable.writeMu.Unlock()
+	if err != nil {
+		s.fatal("seal: %v", err)
 	}
 }
 
@@ -662,8 +694,36 @@ func TestCompactionJoinsSmallSegments(t *testing.T) {
 			files++
 		}
 	}
-	if files != 2 {
+	if files != 1 { // the active one has not filled a block
 		t.Fatalf("files: %v", names)
+	}
+}
+
+func TestIdleLogIsCleanedWithinMaxCompactionLag(t *testing.T) {
+	s := newCompactionSim(t, 1)
+	s.cfg.MaxCompactionLagMillis, s.cfg.MinCleanableRatio = 60_000, 0.99
+	s.fill([][]byte{one(0, "a", "1"), one(0, "a", "2"), one(0, "b", "1"), one(0, "b", "2")})
+	s.clock = s.clock.Add(59 * time.Second)
+	if s.c.step() {
+		t.Fatal("too early")
+	}
+	s.clock = s.clock.Add(2 * time.Second)
+	for range 3 {
+		s.c.step()
+		s.round()
+		s.clock = s.clock.Add(compactionTick)
+	}
+	if got := s.offsets(); !slices.Equal(got, []int64{1, 3}) {
+		t.Fatalf("%v", got)
+	}
+	if s.l.AppendedEnd() != 4 || s.l.Segments()[0].NextOffset != 4 {
+		t.Fatalf("the log's end moved: %+v", s.l.Segments())
+	}
+	// The next batch goes on where the log ended.
+	s.fill([][]byte{one(0, "a", "3")})
+	s.verify()
+	if got := s.offsets(); !slices.Equal(got, []int64{1, 3, 4}) {
+		t.Fatalf("%v", got)
 	}
 }
 
@@ -744,6 +804,7 @@ func TestPlanTakesOnlyWhatMayBeCleaned(t *testing.T) {
 		return planSegment{base: base, next: base + 10, size: size, maxTime: maxTime, created: maxTime, settled: true}
 	}
 	all := []planSegment{seg(0, 100, 1), seg(10, 100, 2), seg(20, 100, 3), seg(30, 100, 4)}
+	all[3].settled = false // the active one
 	unsettled := slices.Clone(all)
 	unsettled[1].settled = false
 	for _, tc := range []struct {
@@ -753,9 +814,10 @@ func TestPlanTakesOnlyWhatMayBeCleaned(t *testing.T) {
 		count    int
 		due      bool
 	}{
-		{"all but the last", all, planLimits{stable: 100, dirtyRatio: 0.5}, 3, true},
+		{"all but the active one", all, planLimits{stable: 100, dirtyRatio: 0.5}, 3, true},
 		{"nothing at all", nil, planLimits{stable: 100}, 0, false},
-		{"the last alone", all[:1], planLimits{stable: 100}, 0, false},
+		{"the active one alone", all[3:], planLimits{stable: 100}, 0, false},
+		{"all of an idle log", all[:3], planLimits{stable: 100}, 3, true},
 		{"below the stable offset", all, planLimits{stable: 20}, 2, true},
 		{"stable offset inside a segment", all, planLimits{stable: 19}, 1, true},
 		{"not flushed yet", unsettled, planLimits{stable: 100}, 1, true},

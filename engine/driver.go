@@ -21,6 +21,7 @@ func (e *Engine) Start() {
 	e.background(e.runHousekeeping)
 	e.background(e.runRetention)
 	e.background(e.runCompaction)
+	e.background(e.runStrays)
 }
 
 // background runs f until quit is closed.

@@ -57,6 +57,7 @@ type Engine struct {
 
 	logsDirMu    sync.Mutex  // one flush of logs/ at a time
 	logsDirDirty atomic.Bool // logs/ has a new folder that is not flushed
+	strays       strays      // files to delete, until that is done
 }
 
 type logKey struct {
@@ -155,6 +156,9 @@ func (e *Engine) open() error {
 		if err := s.openQueue(); err != nil {
 			return err
 		}
+	}
+	if err := e.noteStrays(); err != nil {
+		return err
 	}
 	e.checkSpace()
 	e.report.Logs = len(e.byID)
