@@ -2,12 +2,16 @@ package raft
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/lni/vfs"
@@ -20,11 +24,63 @@ import (
 // library puts it into its paths and refuses to start when it has changed. Here <dir>/<host name>/...
 // is <dir>/snapshots/..., and the files in which it notes its identity are swallowed: identity is
 // kept by the journal, by the engine's meta file and by the replicated state.
+//
+// Dragonboat ends the process when a snapshot cannot be written. So errors of changes do not reach it:
+// a full disk is waited for, any other failure is reported and its caller held. Once the log was
+// aborted no file changes any more, and who wants to write one is held for good: the process is ending,
+// and to pretend would only make dragonboat trip over the missing file.
 type libraryFS struct {
-	fs   disk.FS
-	dir  string // absolute
-	host string
+	fs      disk.FS
+	dir     string // absolute
+	host    string
+	log     *slog.Logger
+	fail    func(error)
+	aborted <-chan struct{}
+	waiting atomic.Bool
+	// started: before it, errors are returned as they are.
+	started atomic.Bool
 }
+
+// run runs an operation that can be repeated. Only what dragonboat expects of a healthy disk is
+// returned: success, or that a name does not exist.
+func (l *libraryFS) run(op func() error) error {
+	for {
+		select {
+		case <-l.aborted:
+			select {}
+		default:
+		}
+		err := op()
+		if err == nil || errors.Is(err, fs.ErrNotExist) || err == io.EOF || !l.started.Load() {
+			l.waiting.Store(false)
+			return err
+		}
+		noSpace := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+		if !l.waiting.Swap(true) && noSpace {
+			l.log.Error("metadata snapshot: no space, waiting", "err", err)
+		}
+		if !noSpace {
+			l.fail(fmt.Errorf("metadata snapshot: %w", err))
+			<-l.aborted
+		}
+		select {
+		case <-l.aborted:
+		case <-time.After(fullRetry):
+		}
+	}
+}
+
+// remove runs an operation that only takes away; after an abort it does nothing.
+func (l *libraryFS) remove(op func() error) error {
+	select {
+	case <-l.aborted:
+		return nil
+	default:
+		return l.run(op)
+	}
+}
+
+const fullRetry = 200 * time.Millisecond
 
 var _ vfs.FS = (*libraryFS)(nil)
 
@@ -57,11 +113,15 @@ func (l *libraryFS) open(name string, flag int) (vfs.File, error) {
 		}
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	f, err := l.fs.OpenFile(path, flag, 0o644)
-	if err != nil {
+	var f disk.File
+	openFile := func() (err error) {
+		f, err = l.fs.OpenFile(path, flag, 0o644)
+		return err
+	}
+	if err := l.run(openFile); err != nil {
 		return nil, err
 	}
-	return &libraryFile{File: f}, nil
+	return &libraryFile{File: f, fs: l}, nil
 }
 
 func (l *libraryFS) Create(name string) (vfs.File, error) {
@@ -82,24 +142,24 @@ func (l *libraryFS) OpenForAppend(name string) (vfs.File, error) {
 
 func (l *libraryFS) OpenDir(name string) (vfs.File, error) {
 	path, _ := l.real(name)
-	info, err := l.fs.Stat(path)
+	info, err := l.stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !info.IsDir {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("not a directory")}
 	}
-	return &libraryDir{fs: l.fs, path: path}, nil
+	return &libraryDir{fs: l, path: path}, nil
 }
 
 func (l *libraryFS) Remove(name string) error {
 	path, _ := l.real(name)
-	return l.fs.Remove(path)
+	return l.remove(func() error { return l.fs.Remove(path) })
 }
 
 func (l *libraryFS) RemoveAll(name string) error {
 	path, _ := l.real(name)
-	return removeAll(l.fs, path)
+	return l.remove(func() error { return removeAll(l.fs, path) })
 }
 
 func removeAll(fsys disk.FS, path string) error {
@@ -127,17 +187,21 @@ func removeAll(fsys disk.FS, path string) error {
 func (l *libraryFS) Rename(from, to string) error {
 	f, _ := l.real(from)
 	t, _ := l.real(to)
-	return l.fs.Rename(f, t)
+	return l.run(func() error { return l.fs.Rename(f, t) })
 }
 
 func (l *libraryFS) MkdirAll(dir string, perm os.FileMode) error {
 	path, _ := l.real(dir)
-	return l.fs.MkdirAll(path, perm)
+	return l.run(func() error { return l.fs.MkdirAll(path, perm) })
 }
 
-func (l *libraryFS) List(dir string) ([]string, error) {
+func (l *libraryFS) List(dir string) (names []string, err error) {
 	path, _ := l.real(dir)
-	return l.fs.ReadDir(path)
+	err = l.run(func() (err error) {
+		names, err = l.fs.ReadDir(path)
+		return err
+	})
+	return names, err
 }
 
 func (l *libraryFS) Stat(name string) (os.FileInfo, error) {
@@ -145,11 +209,19 @@ func (l *libraryFS) Stat(name string) (os.FileInfo, error) {
 	if gone {
 		return nil, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
 	}
-	info, err := l.fs.Stat(path)
+	info, err := l.stat(path)
 	if err != nil {
 		return nil, err
 	}
 	return fileInfo{name: filepath.Base(path), info: info}, nil
+}
+
+func (l *libraryFS) stat(path string) (info disk.FileInfo, err error) {
+	err = l.run(func() (err error) {
+		info, err = l.fs.Stat(path)
+		return err
+	})
+	return info, err
 }
 
 func (l *libraryFS) GetDiskUsage(string) (vfs.DiskUsage, error) {
@@ -173,6 +245,7 @@ func (l *libraryFS) PathDir(path string) string     { return filepath.Dir(path) 
 // libraryFile adds a position to a disk.File.
 type libraryFile struct {
 	disk.File
+	fs  *libraryFS
 	mu  sync.Mutex
 	pos int64
 }
@@ -196,6 +269,34 @@ func (f *libraryFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
+func (f *libraryFile) ReadAt(p []byte, off int64) (n int, err error) {
+	err = f.fs.run(func() (err error) {
+		n, err = f.File.ReadAt(p, off)
+		return err
+	})
+	return n, err
+}
+
+// Size is asked by Stat and Seek.
+func (f *libraryFile) Size() (size int64, err error) {
+	err = f.fs.run(func() (err error) {
+		size, err = f.File.Size()
+		return err
+	})
+	return size, err
+}
+
+func (f *libraryFile) WriteAt(p []byte, off int64) (int, error) {
+	err := f.fs.run(func() error {
+		_, err := f.File.WriteAt(p, off)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 func (f *libraryFile) Seek(offset int64, whence int) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -217,7 +318,21 @@ func (f *libraryFile) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-func (f *libraryFile) Sync() error { return f.Fdatasync() }
+// Close has nothing to report: what matters was flushed.
+func (f *libraryFile) Close() error {
+	_ = f.File.Close()
+	return nil
+}
+
+// Sync is not repeated on a full disk: after a failed flush nobody knows what is durable.
+func (f *libraryFile) Sync() error {
+	return f.fs.run(func() error {
+		if err := f.Fdatasync(); err != nil {
+			return errors.New(err.Error())
+		}
+		return nil
+	})
+}
 
 func (f *libraryFile) Stat() (os.FileInfo, error) {
 	size, err := f.Size()
@@ -227,11 +342,13 @@ func (f *libraryFile) Stat() (os.FileInfo, error) {
 // libraryDir is a directory opened to be flushed.
 type libraryDir struct {
 	nowhere
-	fs   disk.FS
+	fs   *libraryFS
 	path string
 }
 
-func (d *libraryDir) Sync() error { return d.fs.SyncDir(d.path) }
+func (d *libraryDir) Sync() error {
+	return d.fs.remove(func() error { return d.fs.fs.SyncDir(d.path) })
+}
 
 func (d *libraryDir) Stat() (os.FileInfo, error) {
 	return fileInfo{name: filepath.Base(d.path), info: disk.FileInfo{IsDir: true}}, nil

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
@@ -38,6 +39,11 @@ const (
 	maxLogBytes            = 32 << 20 // of commands since the last snapshot, before another one is taken
 	maxInMemoryLog         = 64 << 20
 	snapshotSlack          = 16 << 20 // free space that a snapshot must leave
+
+	// Close waits for a full disk, for a slow one, and for what an abort releases.
+	waitTimeout    = time.Second
+	closeTimeout   = 10 * time.Second
+	abandonTimeout = 300 * time.Millisecond
 )
 
 // Errors of Node's calls.
@@ -48,6 +54,8 @@ var (
 	ErrOutcomeUnknown = errors.New("raft: outcome of the proposal is unknown")
 	// ErrNotReady: the command was certainly not applied; no leader took it in time.
 	ErrNotReady = errors.New("raft: no leader took the proposal")
+	// ErrAbandoned is Close's answer when the disk holds a part of the node.
+	ErrAbandoned = errors.New("raft: the node waits for its disk and was abandoned")
 )
 
 // Options of Open.
@@ -77,10 +85,12 @@ type Node struct {
 	replica uint64
 	lock    io.Closer
 	log     *logdb.DB
-	host    *dragonboat.NodeHost
+	files   *libraryFS
+	host    atomic.Pointer[dragonboat.NodeHost]
 	sm      *stateMachine
 
-	failOnce sync.Once
+	failed   atomic.Pointer[error] // the first failure
+	ready    atomic.Bool           // Open has returned
 	closing  chan struct{}
 	closed   sync.Once
 	workers  sync.WaitGroup
@@ -136,7 +146,6 @@ func (n *Node) open() (err error) {
 	if err != nil || name == "" || strings.ContainsRune(name, filepath.Separator) {
 		return fmt.Errorf("raft: this machine has no usable host name (%q): %w", name, err)
 	}
-	files := &libraryFS{fs: n.o.FS, dir: n.o.Dir, host: name}
 	n.log, err = logdb.Open(logdb.Options{
 		Dir: filepath.Join(n.o.Dir, "log"), FS: n.o.FS, OnFailed: n.fail, Logger: n.o.Logger,
 		SumFile: func(s raftpb.Snapshot) (logdb.FileSum, error) {
@@ -152,7 +161,26 @@ func (n *Node) open() (err error) {
 	if err := n.log.VerifySnapshot(shardID, n.replica); err != nil {
 		return err
 	}
-	return n.start(files)
+	n.files = &libraryFS{
+		fs: n.o.FS, dir: n.o.Dir, host: name, log: n.o.Logger, fail: n.fail, aborted: n.log.Aborted(),
+	}
+	if err := n.start(); err != nil {
+		return n.orFailure(err)
+	}
+	if err := n.awaitLeader(); err != nil {
+		return n.orFailure(err)
+	}
+	// A command of this term is applied after all that came before it: then the image is complete.
+	ctx, cancel := context.WithTimeout(context.Background(), n.o.ReadyTimeout)
+	defer cancel()
+	if _, err := n.Propose(ctx, BecomeController{NodeID: n.o.NodeID}); err != nil {
+		return n.orFailure(fmt.Errorf("raft: not ready: %w", err))
+	}
+	n.ready.Store(true)
+	if err := n.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // checkIdentity refuses a log of another replica, and an empty one that ought not to be.
@@ -172,7 +200,35 @@ func (n *Node) checkIdentity() error {
 	return nil
 }
 
-func (n *Node) start(files *libraryFS) error {
+// start starts dragonboat on a goroutine of its own, because it may meet a disk that holds it for good.
+func (n *Node) start() error {
+	started := make(chan error, 1)
+	go func() { started <- n.startLibrary() }()
+	deadline := time.After(n.o.ReadyTimeout)
+	for {
+		select {
+		case err := <-started:
+			return err
+		case <-deadline:
+			n.log.Abort()
+		case <-n.log.Aborted():
+			select {
+			case err := <-started:
+				return err
+			case <-time.After(abandonTimeout):
+				return fmt.Errorf("start: %w", ErrAbandoned)
+			}
+		}
+	}
+}
+
+// startLibrary runs dragonboat, which reports some failures of its start by panics.
+func (n *Node) startLibrary() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("raft: %v", p)
+		}
+	}()
 	host, err := dragonboat.NewNodeHost(config.NodeHostConfig{
 		DeploymentID:   deploymentID,
 		NodeHostDir:    n.o.Dir,
@@ -184,13 +240,14 @@ func (n *Node) start(files *libraryFS) error {
 			// One group needs one worker of each kind.
 			Engine: config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1, SnapshotShards: 1, CloseShards: 1},
 			LogDB:  config.LogDBConfig{Shards: 1},
-			FS:     files,
+			FS:     n.files,
 		},
 	})
 	if err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
-	n.host = host
+	n.host.Store(host)
+	n.files.started.Store(true) // from here on dragonboat's own goroutines meet the disk
 	create := func(uint64, uint64) statemachine.IConcurrentStateMachine { return n.sm }
 	err = host.StartConcurrentReplica(map[uint64]string{n.replica: replicaAddress(n.replica)}, false, create, config.Config{
 		ReplicaID:           n.replica,
@@ -207,13 +264,25 @@ func (n *Node) start(files *libraryFS) error {
 	if err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
-	// A command of this term is applied after all that came before it: then the image is complete.
-	ctx, cancel := context.WithTimeout(context.Background(), n.o.ReadyTimeout)
-	defer cancel()
-	if _, err := n.Propose(ctx, BecomeController{NodeID: n.o.NodeID}); err != nil {
-		return fmt.Errorf("raft: not ready: %w", err)
-	}
 	return nil
+}
+
+// awaitLeader waits for the election: dragonboat would only refuse proposals, with a warning each.
+func (n *Node) awaitLeader() error {
+	deadline := time.Now().Add(n.o.ReadyTimeout)
+	for {
+		if _, _, ok, err := n.host.Load().GetLeaderID(shardID); ok && err == nil {
+			return nil
+		}
+		select {
+		case <-n.log.Aborted():
+			return errors.New("raft: stopped while waiting for a leader")
+		case <-time.After(time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: no election within %v", ErrNotReady, n.o.ReadyTimeout)
+		}
+	}
 }
 
 // Image returns the newest image. It never blocks.
@@ -235,12 +304,12 @@ func (n *Node) Propose(ctx context.Context, c Command) (Result, error) {
 		ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 	}
-	session := n.host.GetNoOPSession(shardID)
+	session := n.host.Load().GetNoOPSession(shardID)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		if n.isClosing() {
 			return Result{}, ErrClosed
 		}
-		r, err := n.host.SyncPropose(ctx, session, b)
+		r, err := n.host.Load().SyncPropose(ctx, session, b)
 		switch {
 		case n.isClosing():
 			// Whatever it says: a log that was aborted reports success too.
@@ -313,25 +382,62 @@ func (n *Node) Updates(f func(old, now *Image)) (stop func()) {
 	}
 }
 
-// Close stops the replica. Everything that was acknowledged is durable without it.
+// Close stops the replica. Everything that was acknowledged is durable without it. On a disk that is
+// full or failed it gives up what waits there; ErrAbandoned then says that not everything could be
+// stopped, which is good enough for a process that ends.
 func (n *Node) Close() error {
 	n.closed.Do(func() {
 		close(n.closing)
 		n.workers.Wait()
 		n.sm.stop()
-		if n.log != nil {
-			n.log.Abort() // nobody is told of success from here on
-		}
-		if n.host != nil {
-			n.host.Close() // closes the log as well
-		} else if n.log != nil {
-			n.closeErr = n.log.Close()
-		}
-		if n.lock != nil {
-			n.closeErr = errors.Join(n.closeErr, n.lock.Close())
-		}
+		n.closeErr = n.close()
 	})
 	return n.closeErr
+}
+
+func (n *Node) close() (err error) {
+	switch {
+	case n.host.Load() != nil:
+		err = n.closeHost() // and the log
+	case n.log != nil:
+		err = n.log.Close()
+	}
+	if n.lock != nil && !errors.Is(err, ErrAbandoned) {
+		err = errors.Join(err, n.lock.Close())
+	}
+	return err
+}
+
+// closeHost stops dragonboat, which waits for what its workers are doing.
+func (n *Node) closeHost() error {
+	done := make(chan struct{})
+	go func() {
+		n.host.Load().Close()
+		close(done)
+	}()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	begun := time.Now()
+	moving := begun // when it last was not waiting for the disk
+	var aborted time.Time
+	for {
+		select {
+		case <-done:
+			return nil
+		case now := <-tick.C:
+			if !n.log.Waiting() && !n.files.waiting.Load() {
+				moving = now
+			}
+			hopeless := n.failed.Load() != nil || now.Sub(moving) > waitTimeout || now.Sub(begun) > closeTimeout
+			switch {
+			case hopeless && aborted.IsZero():
+				n.log.Abort() // nobody is told of success from here on
+				aborted = now
+			case !aborted.IsZero() && now.Sub(aborted) > abandonTimeout:
+				return ErrAbandoned
+			}
+		}
+	}
 }
 
 func (n *Node) isClosing() bool {
@@ -343,13 +449,28 @@ func (n *Node) isClosing() bool {
 	}
 }
 
+// fail reports the first failure. While Open runs it is Open that reports it, once what waits for
+// the disk has been released.
 func (n *Node) fail(err error) {
-	n.failOnce.Do(func() {
-		n.o.Logger.Error("metadata replica stopped", "err", err)
-		if n.o.OnFailed != nil {
-			go n.o.OnFailed(err)
-		}
-	})
+	if !n.failed.CompareAndSwap(nil, &err) {
+		return
+	}
+	n.o.Logger.Error("metadata replica stopped", "err", err)
+	if !n.ready.Load() {
+		n.log.Abort()
+		return
+	}
+	if n.o.OnFailed != nil {
+		go n.o.OnFailed(err)
+	}
+}
+
+// orFailure prefers the failure that was at the bottom of err.
+func (n *Node) orFailure(err error) error {
+	if failed := n.failed.Load(); failed != nil {
+		return *failed
+	}
+	return err
 }
 
 // mayWriteSnapshot postpones a snapshot that would fill the disk: dragonboat ends the process if a
@@ -373,7 +494,7 @@ func (n *Node) snapshotIfLarge() {
 	}
 	defer n.snapshotting.Unlock()
 	option := dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionOverhead: 1}
-	if _, err := n.host.RequestSnapshot(shardID, option, time.Minute); err != nil {
+	if _, err := n.host.Load().RequestSnapshot(shardID, option, time.Minute); err != nil {
 		n.o.Logger.Warn("metadata snapshot not taken", "err", err)
 	}
 }

@@ -100,11 +100,13 @@ func (s *stateMachine) SaveSnapshot(pinned any, w io.Writer, _ statemachine.ISna
 	return err
 }
 
-// RecoverFromSnapshot replaces the image.
+// RecoverFromSnapshot replaces the image, or halts the replica.
 func (s *stateMachine) RecoverFromSnapshot(r io.Reader, _ []statemachine.SnapshotFile, _ <-chan struct{}) error {
 	m, err := readSnapshot(r)
 	if err != nil {
-		return err
+		s.halted.Store(true) // what follows would be applied to the wrong image
+		s.onHalt(err)
+		return nil
 	}
 	s.publish(m)
 	return nil

@@ -134,6 +134,7 @@ func crashOptions(d *simdisk.Disk, seed uint64) Options {
 	salts := rand.New(rand.NewPCG(seed, 99))
 	o := testOptions(d)
 	o.RewriteBytes = 16 << 10
+	o.fullRetry = time.Millisecond
 	o.Salt = func() (s [16]byte) {
 		for i := range s {
 			s[i] = byte(salts.Uint32())
@@ -315,6 +316,28 @@ func TestFullDiskIsWaitedFor(t *testing.T) {
 	db = reopen(t, db, true)
 	if got := lastIndexOf(t, db); got != 2 {
 		t.Fatalf("last index %d", got)
+	}
+}
+
+// TestFullDiskAtOpenContinuesTheOldJournal, torn tail and all, through power cuts.
+func TestFullDiskAtOpenContinuesTheOldJournal(t *testing.T) {
+	for seed := range uint64(200) {
+		d := simdisk.New(seed)
+		o, l := crashOptions(d, seed), newLedger()
+		rng := rand.New(rand.NewPCG(seed, 3))
+		for life := range 5 {
+			if life > 0 {
+				d.SetCapacity(1)
+			}
+			d.CutAfter(30+rng.Uint64N(60), nil)
+			space := time.AfterFunc(10*time.Millisecond, func() { d.SetCapacity(1 << 40) })
+			if err := live(d, o, l, rng); err != nil {
+				t.Fatalf("seed %d life %d: %v", seed, life, err)
+			}
+			space.Stop()
+			d.Crash(d.RandomPolicy())
+			d.SetCapacity(1 << 40)
+		}
 	}
 }
 

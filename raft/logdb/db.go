@@ -26,13 +26,13 @@ const (
 
 	defaultRewriteBytes = 8 << 20
 	defaultMarkDelay    = 100 * time.Millisecond
-	fullRetry           = 200 * time.Millisecond
+	defaultFullRetry    = 200 * time.Millisecond
 )
 
 // ErrClosed is returned by calls after Close.
 var ErrClosed = errors.New("raft log is closed")
 
-var errAborted = errors.New("raft log was aborted while it waited for space")
+var errAborted = errors.New("raft log was aborted")
 
 // Options say where a store lives and whom it tells about trouble.
 type Options struct {
@@ -52,6 +52,8 @@ type Options struct {
 	// end the process less politely.
 	OnFailed func(error)
 	Logger   *slog.Logger
+
+	fullRetry time.Duration // how often a full disk is tried again
 }
 
 // DB is a raftio.ILogDB. It is safe for concurrent use.
@@ -68,6 +70,7 @@ type DB struct {
 	marked   uint64 // last sequence whose mark is durable
 	timer    *time.Timer
 	size     atomic.Int64 // of the journal, for Size
+	waiting  atomic.Bool  // for space, or for Abort after a failure
 
 	mu    sync.RWMutex
 	state *state
@@ -88,6 +91,9 @@ func Open(o Options) (*DB, error) {
 	}
 	if o.MarkDelay == 0 {
 		o.MarkDelay = defaultMarkDelay
+	}
+	if o.fullRetry == 0 {
+		o.fullRetry = defaultFullRetry
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -111,7 +117,13 @@ func Open(o Options) (*DB, error) {
 	}
 	db := &DB{o: o, deferred: map[nodeID]bool{}, state: r.state, abort: make(chan struct{})}
 	h := fileHeader{generation: r.header.generation + 1, firstSeq: r.nextSeq, salt: o.Salt()}
-	if db.journal, err = writeJournal(o.FS, o.Dir, h, r.state); err != nil {
+	db.journal, err = writeJournal(o.FS, o.Dir, h, r.state)
+	if isNoSpace(err) && b != nil {
+		// A full disk must not keep a broker from starting and serving reads: the old file has a reserve.
+		o.Logger.Warn("raft log: no space to rewrite the journal, continuing the old one", "err", err)
+		db.journal, err = continueJournal(o.FS, o.Dir, r, int64(len(b)))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open raft log: %w", err)
 	}
 	db.live, db.marked = db.journal.pos, db.journal.synced
@@ -130,9 +142,25 @@ func (db *DB) Name() string { return Name }
 // BinaryFormat is part of raftio.ILogDB; the journal's own header carries the version.
 func (db *DB) BinaryFormat() uint32 { return raftio.PlainLogDBBinVersion }
 
-// Abort releases every call that waits for a failed or full disk, as if it had succeeded. The caller
-// promises that nobody is told of their success.
+// Abort releases every call that waits for a failed or full disk, as if it had succeeded, and has
+// no snapshot recorded any more. The caller promises that nobody is told of their success, and that
+// no snapshot file is touched once Aborted is closed.
 func (db *DB) Abort() { db.abortOnce.Do(func() { close(db.abort) }) }
+
+// Waiting reports whether calls are held for want of space or because of a failure.
+func (db *DB) Waiting() bool { return db.waiting.Load() }
+
+// Aborted is closed by Abort.
+func (db *DB) Aborted() <-chan struct{} { return db.abort }
+
+func (db *DB) aborted() bool {
+	select {
+	case <-db.abort:
+		return true
+	default:
+		return false
+	}
+}
 
 // Close flushes what was deferred and closes the journal.
 func (db *DB) Close() error {
@@ -194,6 +222,7 @@ func (db *DB) commit(payload []byte, touched map[nodeID]bool) error {
 // fail records the first failure and tells the owner.
 func (db *DB) fail(err error) {
 	db.failed = fmt.Errorf("raft log %s: %w", db.journal.path, err)
+	db.waiting.Store(true)
 	db.o.Logger.Error("raft log failed: nothing can be committed any more", "err", err)
 	if db.o.OnFailed != nil {
 		go db.o.OnFailed(db.failed)
@@ -203,20 +232,19 @@ func (db *DB) fail(err error) {
 // waitRoom waits for space. A full disk is no failure: the frame has not been begun. It reports
 // false if Abort came first.
 func (db *DB) waitRoom(payload int) bool {
-	warned := false
 	for {
 		err := db.journal.room(payload)
 		if err == nil {
+			db.waiting.Store(false)
 			return true
 		}
-		if !warned {
+		if !db.waiting.Swap(true) {
 			db.o.Logger.Error("raft log: no space, metadata changes wait", "err", err)
-			warned = true
 		}
 		select {
 		case <-db.abort:
 			return false
-		case <-time.After(fullRetry):
+		case <-time.After(db.o.fullRetry):
 		}
 	}
 }
@@ -316,9 +344,7 @@ func (db *DB) SaveRaftState(updates []pb.Update, _ uint64) error {
 			continue
 		}
 		if !pb.IsEmptySnapshot(u.Snapshot) {
-			if saved, newer, err := db.newerSnapshot(id, u.Snapshot); err != nil {
-				return err
-			} else if newer {
+			if saved, newer := db.newerSnapshot(id, u.Snapshot); newer {
 				payload = appendSnapshot(payload, recordInstalled, id, saved)
 			}
 		}
@@ -356,7 +382,7 @@ func (db *DB) deferState(id nodeID, st, old pb.State) {
 }
 
 // newerSnapshot reports whether s is newer than the one known, with its checksum.
-func (db *DB) newerSnapshot(id nodeID, s pb.Snapshot) (savedSnapshot, bool, error) {
+func (db *DB) newerSnapshot(id nodeID, s pb.Snapshot) (savedSnapshot, bool) {
 	db.mu.RLock()
 	known := uint64(0)
 	if n := db.state.nodes[id]; n != nil {
@@ -365,16 +391,18 @@ func (db *DB) newerSnapshot(id nodeID, s pb.Snapshot) (savedSnapshot, bool, erro
 	db.mu.RUnlock()
 	saved := savedSnapshot{meta: s}
 	if s.Index <= known {
-		return saved, false, nil
+		return saved, false
 	}
-	if db.o.SumFile != nil && !s.Dummy && !s.Witness {
+	if db.o.SumFile != nil && !s.Dummy && !s.Witness && db.failed == nil {
 		sum, err := db.o.SumFile(s)
-		if err != nil {
-			return saved, false, fmt.Errorf("raft log: checksum of snapshot %d: %w", s.Index, err)
+		switch {
+		case err == nil:
+			saved.sum = sum
+		case !db.aborted():
+			db.fail(fmt.Errorf("checksum of snapshot %d: %w", s.Index, err))
 		}
-		saved.sum = sum
 	}
-	return saved, true, nil
+	return saved, true
 }
 
 // SaveSnapshots records snapshots that this replica took. The log goes on.
@@ -388,16 +416,15 @@ func (db *DB) SaveSnapshots(updates []pb.Update) error {
 		if pb.IsEmptySnapshot(u.Snapshot) {
 			continue
 		}
-		saved, newer, err := db.newerSnapshot(id, u.Snapshot)
-		if err != nil {
-			return err
-		}
-		if newer {
+		if saved, newer := db.newerSnapshot(id, u.Snapshot); newer {
 			payload = appendSnapshot(payload, recordSnapshot, id, saved)
 		}
 	}
 	if len(payload) == 0 {
 		return nil
+	}
+	if db.aborted() && db.failed == nil {
+		db.failed = errAborted // its file may lack what was written after Abort
 	}
 	return db.commit(payload, nil)
 }

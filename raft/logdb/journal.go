@@ -139,12 +139,18 @@ func writeJournal(fsys disk.FS, dir string, h fileHeader, s *state) (_ *journal,
 	if err != nil {
 		return nil, err
 	}
+	if err := j.reserve(frameOffset); err != nil {
+		return nil, err
+	}
 	for _, payload := range s.records(rewritePayload) {
 		if err := j.write(payload); err != nil {
 			return nil, err
 		}
 		j.synced = j.nextSeq
 		j.nextSeq++
+	}
+	if err := j.reserve(j.pos); err != nil {
+		return nil, err
 	}
 	head := h.append(nil)
 	m := mark{syncedSeq: j.synced, end: uint64(j.pos)}
@@ -176,23 +182,63 @@ type directoryError struct{ err error }
 func (e *directoryError) Error() string { return e.err.Error() }
 func (e *directoryError) Unwrap() error { return e.err }
 
+// continueJournal goes on behind the last good frame of an existing file, for when there is no space
+// for a new one. What a restart would read is flushed first.
+func continueJournal(fsys disk.FS, dir string, r *replayed, size int64) (*journal, error) {
+	path := filepath.Join(dir, journalName)
+	file, err := fsys.OpenFile(path, os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	j := &journal{
+		fs: fsys, path: path, file: file, header: r.header, seed: r.header.seed(),
+		nextSeq: r.nextSeq, synced: r.nextSeq - 1, pos: size - r.cut,
+	}
+	if r.cut > 0 {
+		if err := file.Truncate(j.pos); err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+	}
+	if err := file.Fdatasync(); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	m := mark{syncedSeq: j.synced, end: uint64(j.pos)}
+	if _, err := file.WriteAt(m.sector(j.seed), m.slotOffset()); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return j, nil
+}
+
 // room makes sure that a frame of this payload cannot fail for lack of space half way.
 func (j *journal) room(payload int) error {
 	end := j.pos + int64(frameSize(payload))
 	if end <= j.reserved {
 		return nil
 	}
-	to := max(end, j.pos+reserveBytes)
-	err := j.file.Fallocate(j.pos, to-j.pos, true)
+	err := j.reserve(end)
+	if isNoSpace(err) {
+		// Not ahead, then; and a continued file may have its reserve still.
+		err = j.file.Fallocate(j.pos, end-j.pos, true)
+	}
+	if isNoSpace(err) {
+		return err
+	}
+	j.reserved = max(j.reserved, end) // a filesystem without fallocate: the write itself will tell
+	return nil
+}
+
+// reserve allocates space up to end and somewhat beyond, so that a few hundred small commands fit on
+// a disk that is full: a restart needs two.
+func (j *journal) reserve(end int64) error {
+	end += reserveBytes
+	err := j.file.Fallocate(j.pos, end-j.pos, true)
 	switch {
 	case err == nil:
-		j.reserved = to
-	case isNoSpace(err):
-		return err
-	default:
-		j.reserved = end // a filesystem without fallocate: the write itself will tell
+		j.reserved = end
+	case !isNoSpace(err):
+		err = nil
 	}
-	return nil
+	return err
 }
 
 // append makes one frame durable.
