@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -507,10 +509,7 @@ func (s *compactionSim) verifyCommittedRead(batches [][]byte, start int64) {
 }
 
 func TestCompactionKeepsTheNewestOfEachKey(t *testing.T) {
-	first, count := uint64(1), uint64(80)
-	if testing.Short() {
-		count = 30
-	}
+	first, count := uint64(1), uint64(compactionSeeds)
 	if *compactionSeed != 0 {
 		first, count = *compactionSeed, 1
 	}
@@ -890,4 +889,104 @@ func TestKeyMapAgreesWithAMap(t *testing.T) {
 			t.Fatal("a forgotten key is still there")
 		}
 	})
+}
+
+// Appends, reads and compactions at the same time, on real threads and files.
+func TestCompactionWhileTheLogIsInUse(t *testing.T) {
+	o := testOptions(t)
+	e := mustOpen(t, o)
+	logs, err := e.CreateLogs([]LogSpec{{Topic: "compacted", Config: LogConfig{Compact: true, SegmentBytes: 64 << 10, RetentionBytes: -1, RetentionMillis: -1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := logs[0]
+	const keys, batches = 50, 3000
+	done := make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				e.Compact()
+			}
+		}
+	})
+	group.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				readNewest(t, l)
+			}
+		}
+	})
+	want := make(map[string]string)
+	for i := range batches {
+		b := batch.NewBuilder(0, 0)
+		for k := range 3 {
+			key := fmt.Sprintf("key-%d", (i*7+k)%keys)
+			want[key] = fmt.Sprintf("%d-%d-%s", i, k, bytes.Repeat([]byte("."), i%300))
+			b.Append(int64(i), []byte(key), []byte(want[key]), nil)
+		}
+		raw := b.Build()
+		h, _ := batch.ParseHeader(raw)
+		appendOne(t, l, raw, h)
+	}
+	awaitAck(t, l, l.AppendedEnd())
+	close(done)
+	group.Wait()
+	for range 2 {
+		if got := readNewest(t, l); !maps.Equal(got, want) {
+			t.Fatalf("%d keys, want %d", len(got), len(want))
+		}
+		size := l.SizeBytes()
+		e.Compact()
+		t.Logf("%d bytes, %d after the last compaction", size, l.SizeBytes())
+		mustClose(t, e)
+		e = mustOpen(t, o)
+		l = e.Logs()[0]
+	}
+	mustClose(t, e)
+}
+
+// readNewest reads the whole log and returns the last value of each key.
+func readNewest(t *testing.T, l *Log) map[string]string {
+	got := make(map[string]string)
+	var r batch.Reader
+	end := l.AppendedEnd()
+	for at := l.LogStartOffset(); at < end; {
+		spans, info, err := l.Read(ReadRequest{Offset: at, UpTo: end, MaxBytes: 256 << 10, MinOne: true, MayBlock: true}, nil)
+		if err != nil || info.NextOffset <= at {
+			t.Errorf("read at %d of %d: next %d, %v", at, end, info.NextOffset, err)
+			return got
+		}
+		for b := spanBytes(t, spans); len(b) > 0; {
+			n, err := batch.PeekSize(b)
+			if err != nil || n > len(b) {
+				t.Errorf("torn batch at %d", at)
+				return got
+			}
+			if err := r.Reset(b[:n], 1<<20); err != nil {
+				t.Error(err)
+				return got
+			}
+			for {
+				rec, err := r.Next()
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					t.Error(err)
+					return got
+				}
+				got[string(rec.Key)] = string(rec.Value)
+			}
+			b = b[n:]
+		}
+		at = info.NextOffset
+	}
+	return got
 }

@@ -1,0 +1,6 @@
+//go:build !race
+
+package engine
+
+// compactionSeeds is how many seeds the compaction test runs.
+const compactionSeeds = 80

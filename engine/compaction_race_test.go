@@ -1,0 +1,6 @@
+//go:build race
+
+package engine
+
+// compactionSeeds is small where every access is watched.
+const compactionSeeds = 6
