@@ -134,16 +134,25 @@ func (m *Image) unregisterBroker(c *UnregisterBroker, r *Result) {
 
 // changePartitions replaces every partition for which f returns another one than it was given.
 func (m *Image) changePartitions(f func(*Topic, *Partition) *Partition) {
-	var changed []*Topic
-	m.EachTopic(func(t *Topic) bool {
-		if n := t.changePartitions(f); n != t {
-			changed = append(changed, n)
+	changed := map[UUID]*Topic{}
+	m.topics = m.topics.update(func(_ string, t *Topic) (*Topic, bool) {
+		n := t.changePartitions(f)
+		if n == t {
+			return t, false
 		}
-		return true
+		changed[t.ID] = n
+		return n, true
 	})
-	for _, t := range changed {
-		m.putTopic(t)
+	if len(changed) == 0 {
+		return
 	}
+	m.topicsByID = m.topicsByID.update(func(id UUID, t *Topic) (*Topic, bool) {
+		n, ok := changed[id]
+		if !ok {
+			return t, false
+		}
+		return n, true
+	})
 }
 
 func (t *Topic) changePartitions(f func(*Topic, *Partition) *Partition) *Topic {

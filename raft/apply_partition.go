@@ -1,20 +1,50 @@
 package raft
 
-import "slices"
-
 func (m *Image) alterPartitions(c *AlterPartitions, r *Result) {
 	if !m.checkBroker(c.BrokerID, c.BrokerEpoch, r) {
 		return
 	}
 	r.Items = make([]ItemResult, len(c.Partitions))
+	e := topicEdits{m: m, edited: map[UUID]*Topic{}}
 	for i := range c.Partitions {
-		r.Items[i] = m.alterISR(c.BrokerID, &c.Partitions[i])
+		r.Items[i] = e.alterISR(c.BrokerID, &c.Partitions[i])
+	}
+	e.publish()
+}
+
+// topicEdits collects one command's changes of partitions, so that a topic's partition slice is
+// copied once a command however many of its partitions change.
+type topicEdits struct {
+	m      *Image
+	edited map[UUID]*Topic // private copies
+}
+
+// topic returns the topic as the command has left it so far.
+func (e *topicEdits) topic(id UUID) *Topic {
+	if t := e.edited[id]; t != nil {
+		return t
+	}
+	return e.m.TopicByID(id)
+}
+
+func (e *topicEdits) put(t *Topic, partition int32, p *Partition) {
+	if e.edited[t.ID] == nil {
+		t = t.withPartitions()
+		e.edited[t.ID] = t
+	}
+	t.Partitions[partition] = p
+}
+
+// publish may go through the map in any order: the tries that result are the same.
+func (e *topicEdits) publish() {
+	for _, t := range e.edited {
+		e.m.putTopic(t)
 	}
 }
 
 // alterISR applies the checks of Kafka's ReplicationControlManager in its order (KIP-497, 841, 903).
-func (m *Image) alterISR(leader int32, c *ISRChange) ItemResult {
-	t := m.TopicByID(c.TopicID)
+func (e *topicEdits) alterISR(leader int32, c *ISRChange) ItemResult {
+	m, t := e.m, e.topic(c.TopicID)
 	if t == nil {
 		return item(UnknownTopic, "id %s", c.TopicID)
 	}
@@ -48,7 +78,7 @@ func (m *Image) alterISR(leader int32, c *ISRChange) ItemResult {
 	n := *p
 	n.setISR(isr, m.effectiveMinISR(t, p))
 	n.PartitionEpoch++
-	m.putPartition(t, c.Partition, &n)
+	e.put(t, c.Partition, &n)
 	return ItemResult{}
 }
 
@@ -57,13 +87,15 @@ func (m *Image) electLeaders(c *ElectLeaders, r *Result) {
 		return
 	}
 	r.Items = make([]ItemResult, len(c.Partitions))
+	e := topicEdits{m: m, edited: map[UUID]*Topic{}}
 	for i := range c.Partitions {
-		r.Items[i] = m.electLeader(&c.Partitions[i])
+		r.Items[i] = e.electLeader(&c.Partitions[i])
 	}
+	e.publish()
 }
 
-func (m *Image) electLeader(c *Election) ItemResult {
-	t := m.TopicByID(c.TopicID)
+func (e *topicEdits) electLeader(c *Election) ItemResult {
+	m, t := e.m, e.topic(c.TopicID)
 	if t == nil {
 		return item(UnknownTopic, "id %s", c.TopicID)
 	}
@@ -90,7 +122,7 @@ func (m *Image) electLeader(c *Election) ItemResult {
 		return item(ElectionNotNeeded, "%s-%d is led by %d", t.Name, c.Partition, p.Leader)
 	}
 	n.LeaderEpoch = p.LeaderEpoch + 1 // one election, however many attempts
-	m.putPartition(t, c.Partition, &n)
+	e.put(t, c.Partition, &n)
 	return ItemResult{}
 }
 
@@ -108,11 +140,4 @@ func (p *Partition) electUnclean(live func(int32) bool) {
 			return
 		}
 	}
-}
-
-func (m *Image) putPartition(t *Topic, partition int32, p *Partition) {
-	n := *t
-	n.Partitions = slices.Clone(t.Partitions)
-	n.Partitions[partition] = p
-	m.putTopic(&n)
 }

@@ -380,6 +380,35 @@ func TestISRChangesAreFenced(t *testing.T) {
 	}
 }
 
+func TestOneCommandMayChangeManyPartitionsOfATopic(t *testing.T) {
+	w := threeBrokers(t, "")
+	b := w.create("b", 2, []int32{1, 2, 3}, []int32{1, 2, 3}, []int32{1, 2, 3})
+	old := w.m
+	change := func(partition int32, epoch int32) ISRChange {
+		c := w.alter(1, "b", 1)
+		c.Partition, c.PartitionEpoch = partition, epoch
+		return c
+	}
+	r := w.do(AlterPartitions{BrokerID: 1, BrokerEpoch: w.m.Brokers[1].Epoch, Partitions: []ISRChange{
+		change(0, 0), change(2, 0), w.alter(1, "a", 1, 2), change(2, 0), change(0, 1),
+	}})
+	for i, want := range []Code{OK, OK, OK, InvalidPartitionEpoch, OK} {
+		if r.Items[i].Code != want {
+			t.Errorf("item %d: %v, want %v", i, r.Items[i].Code, want)
+		}
+	}
+	now := w.m.Topic("b")
+	if len(now.Partitions[0].ISR) != 1 || len(now.Partitions[1].ISR) != 3 || len(now.Partitions[2].ISR) != 1 || len(w.p("a").ISR) != 2 {
+		t.Fatalf("%+v", now)
+	}
+	if now.Partitions[0].PartitionEpoch != 2 || now.Partitions[1] != b.Partitions[1] {
+		t.Fatalf("%+v", now.Partitions[0])
+	}
+	if len(old.Topic("b").Partitions[0].ISR) != 3 {
+		t.Fatal("the old image changed")
+	}
+}
+
 func TestFencingMovesLeadershipsInPreferenceOrder(t *testing.T) {
 	w := threeBrokers(t, "")
 	w.fence(1)

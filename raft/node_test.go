@@ -389,7 +389,9 @@ func TestNodeStartsOnAFullDisk(t *testing.T) {
 		propose(t, n, newTopic(i))
 	}
 	must(t, n.Close())
-	d.SetCapacity(1)
+	free, total, err := d.Statfs("/")
+	must(t, err)
+	d.SetCapacity(total - free)
 	for start := range 20 {
 		n = openTest(t, o)
 		again := testRegistration

@@ -115,6 +115,40 @@ func (n *trieNode[K, V]) each(f func(K, V) bool) bool {
 	return true
 }
 
+// update returns a trie in which f has replaced the values of the keys for which it says so. It
+// copies each touched node once, where a with for each key would copy its whole path every time.
+func (t trie[K, V]) update(f func(K, V) (V, bool)) trie[K, V] {
+	t.root = t.root.update(f)
+	return t
+}
+
+func (n *trieNode[K, V]) update(f func(K, V) (V, bool)) *trieNode[K, V] {
+	if n == nil {
+		return nil
+	}
+	out := n
+	for i, s := range n.slots {
+		if s.leaf != nil {
+			v, changed := f(s.leaf.key, s.leaf.value)
+			if !changed {
+				continue
+			}
+			s.leaf = &trieLeaf[K, V]{hash: s.leaf.hash, key: s.leaf.key, value: v}
+		} else {
+			child := s.child.update(f)
+			if child == s.child {
+				continue
+			}
+			s.child = child
+		}
+		if out == n {
+			out = &trieNode[K, V]{bitmap: n.bitmap, slots: append([]trieSlot[K, V](nil), n.slots...)}
+		}
+		out.slots[i] = s
+	}
+	return out
+}
+
 // trieDiff calls f for every key whose leaf differs between a and b; subtrees that both share are
 // skipped, so its cost follows the changes and not the size.
 func trieDiff[K comparable, V any](a, b trie[K, V], f func(k K, old V, hadOld bool, now V, hasNow bool)) {

@@ -41,6 +41,14 @@ func TestTrieIsAMap(t *testing.T) {
 					tr = tr.with(k, i)
 					twin[k] = i
 				}
+				if i%250 == 0 {
+					tr = tr.update(func(k string, v int) (int, bool) { return v + 1, k < "15" })
+					for k, v := range twin {
+						if k < "15" {
+							twin[k] = v + 1
+						}
+					}
+				}
 				if i%100 == 0 {
 					old = append(old, version{tr, maps.Clone(twin)})
 				}
