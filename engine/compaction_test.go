@@ -106,7 +106,7 @@ func newCompactionSim(t testing.TB, seed uint64) *compactionSim {
 		},
 		syncWorkers: 1, manual: true,
 	}
-	s.open_()
+	s.start()
 	logs, err := s.e.CreateLogs([]LogSpec{{Topic: "compacted", Config: s.cfg}})
 	if err != nil {
 		s.fatal("create: %v", err)
@@ -121,7 +121,7 @@ func (s *compactionSim) fatal(format string, a ...any) {
 		s.seed, s.t.Name(), s.seed, fmt.Sprintf(format, a...))
 }
 
-func (s *compactionSim) open_() {
+func (s *compactionSim) start() {
 	e, err := Open(s.o)
 	if err != nil {
 		s.fatal("open: %v", err)
@@ -325,7 +325,7 @@ func (s *compactionSim) compactAndCut() {
 	s.disk.CutAfter(0, nil)
 	s.disk.Crash(s.disk.RandomPolicy())
 	s.e.release()
-	s.open_()
+	s.start()
 }
 
 func (s *compactionSim) reopen() {
@@ -339,7 +339,7 @@ func (s *compactionSim) reopen() {
 		s.disk.Kill()
 	}
 	s.e.release()
-	s.open_()
+	s.start()
 }
 
 // present reads the whole log.

@@ -51,26 +51,6 @@ func reseal(b []byte) []byte {
 	return b
 }
 
-func readAll(tb testing.TB, b []byte) []Record {
-	tb.Helper()
-	var r Reader
-	if err := r.Reset(b, limit); err != nil {
-		tb.Fatal(err)
-	}
-	var all []Record
-	for {
-		rec, err := r.Next()
-		if err == io.EOF {
-			return all
-		}
-		if err != nil {
-			tb.Fatal(err)
-		}
-		rec.Key, rec.Value = bytes.Clone(rec.Key), bytes.Clone(rec.Value)
-		all = append(all, rec)
-	}
-}
-
 // The bytes of the format never change: this batch must decode for ever.
 func TestBatchBytesAreKafkas(t *testing.T) {
 	b := NewBuilder(5, 2)
