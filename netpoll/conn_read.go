@@ -162,7 +162,7 @@ func (c *Conn) fillOwn(window int) int {
 	}
 	end, _, _ := frameEnd(c.in.mem[c.r:c.w], c.maxFrame)
 	missing := c.r + end - c.w
-	own := min(len(c.in.mem)-c.w, missing)
+	own := min(len(c.in.mem)-c.w, missing, recvBudgetBytes)
 	var landing []byte
 	if own == missing && missing < window {
 		landing = l.window(window) // none: do without

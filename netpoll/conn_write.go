@@ -65,10 +65,11 @@ gather:
 			if count == iovecsMax || bytes >= budget {
 				break gather
 			}
+			take := min(len(p.mem), budget-bytes)
 			l.iov[count].Base = &p.mem[0]
-			l.iov[count].SetLen(len(p.mem))
+			l.iov[count].SetLen(take)
 			count++
-			bytes += len(p.mem)
+			bytes += take
 		}
 	}
 	n, errno := send(c.fd, &l.msg, l.iov[:count], more)

@@ -18,8 +18,17 @@ func unmapMemory(b []byte) { poison(b) }
 
 func dropPages(b []byte) { poison(b) }
 
+// poison writes by copy, which the detector notes as one access to all of b.
 func poison(b []byte) {
-	for i := range b {
-		b[i] = 0xdb
+	for n := range b {
+		if n == len(poisoned) {
+			break
+		}
+		b[n] = poisoned[n]
+	}
+	for n := len(poisoned); n < len(b); n *= 2 {
+		copy(b[n:], b[:n])
 	}
 }
+
+var poisoned = [...]byte{0xdb, 0xdb, 0xdb, 0xdb, 0xdb, 0xdb, 0xdb, 0xdb}

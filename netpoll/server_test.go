@@ -80,8 +80,10 @@ func TestListensOnIPv4AndIPv6(t *testing.T) {
 	}
 	port := func(a net.Addr) string { _, p, _ := net.SplitHostPort(a.String()); return p }
 	for _, c := range []struct{ addr, peer string }{
-		{"127.0.0.1:" + port(both), "127.0.0.1"}, {"[::1]:" + port(both), "::1"},
-		{six.String(), "::1"}, {four.String(), "127.0.0.1"},
+		{"127.0.0.1:" + port(both), "127.0.0.1"},
+		{"[::1]:" + port(both), "::1"},
+		{six.String(), "::1"},
+		{four.String(), "127.0.0.1"},
 	} {
 		c1 := dial(t, c.addr)
 		c1.send(framed([]byte("x")))
@@ -101,8 +103,14 @@ func TestAddressesOfOneIPv6NetworkCountAsOne(t *testing.T) {
 		addr string
 		want refusal
 	}{
-		{"2001:db8::1", refusedNot}, {"2001:db8::2", refusedNot}, {"2001:db8::3", refusedPerIP}, {"2001:db8:0:1::1", refusedNot},
-		{"10.0.0.1", refusedNot}, {"10.0.0.2", refusedNot}, {"10.0.0.1", refusedNot}, {"10.0.0.1", refusedPerIP},
+		{"2001:db8::1", refusedNot},
+		{"2001:db8::2", refusedNot},
+		{"2001:db8::3", refusedPerIP},
+		{"2001:db8:0:1::1", refusedNot},
+		{"10.0.0.1", refusedNot},
+		{"10.0.0.2", refusedNot},
+		{"10.0.0.1", refusedNot},
+		{"10.0.0.1", refusedPerIP},
 	} {
 		if got := l.enter(parseAddr(c.addr)); got != c.want {
 			t.Errorf("%d: %s: %d, want %d", i, c.addr, got, c.want)

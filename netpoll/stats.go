@@ -70,11 +70,22 @@ func (a *atomicCounts) add(c *counts) {
 		total *atomic.Uint64
 		n     uint64
 	}{
-		{&a.frames, c.frames}, {&a.bytesIn, c.bytesIn}, {&a.bytesOut, c.bytesOut}, {&a.turns, c.turns},
-		{&a.copied, c.copied}, {&a.starved, c.starved},
-		{&a.accepted, c.accepted}, {&a.noFile, c.noFile},
-		{&a.refusedTotal, c.refused[refusedTotal]}, {&a.refusedPerIP, c.refused[refusedPerIP]},
-		{&a.gone, c.gone}, {&a.idle, c.idle}, {&a.frame, c.frame}, {&a.shed, c.shed}, {&a.slow, c.slow}, {&a.bad, c.bad},
+		{&a.frames, c.frames},
+		{&a.bytesIn, c.bytesIn},
+		{&a.bytesOut, c.bytesOut},
+		{&a.turns, c.turns},
+		{&a.copied, c.copied},
+		{&a.starved, c.starved},
+		{&a.accepted, c.accepted},
+		{&a.noFile, c.noFile},
+		{&a.refusedTotal, c.refused[refusedTotal]},
+		{&a.refusedPerIP, c.refused[refusedPerIP]},
+		{&a.gone, c.gone},
+		{&a.idle, c.idle},
+		{&a.frame, c.frame},
+		{&a.shed, c.shed},
+		{&a.slow, c.slow},
+		{&a.bad, c.bad},
 	} {
 		if f.n != 0 {
 			f.total.Add(f.n)

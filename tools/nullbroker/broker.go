@@ -111,20 +111,26 @@ func (b *broker) topic(name []byte) *topic {
 	if t := b.topics.Load().byName[string(name)]; t != nil {
 		return t
 	}
+	t, _ := b.create(string(name), b.opts.partitions)
+	return t
+}
+
+// create makes a topic; fresh is false if it was there.
+func (b *broker) create(name string, partitions int) (t *topic, fresh bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	old := b.topics.Load()
-	if t := old.byName[string(name)]; t != nil {
-		return t
+	if t := old.byName[name]; t != nil {
+		return t, false
 	}
-	t := &topic{name: string(name), next: make([]atomic.Int64, b.opts.partitions)}
+	t = &topic{name: name, next: make([]atomic.Int64, partitions)}
 	_, _ = rand.Read(t.id[:]) // never fails
 	wider := &topics{byName: map[string]*topic{t.name: t}, byID: map[[16]byte]*topic{t.id: t}}
 	for _, t := range old.byName {
 		wider.byName[t.name], wider.byID[t.id] = t, t
 	}
 	b.topics.Store(wider)
-	return t
+	return t, true
 }
 
 // session is what the broker keeps for a connection.
@@ -159,7 +165,7 @@ func (b *broker) OnFrame(c *netpoll.Conn, f netpoll.Frame) {
 }
 
 // answerable are the requests answered with kmsg, with the versions offered.
-var answerable = []struct{ key, min, max int16 }{{0, wire.ProduceMin, wire.ProduceMax}, {3, 0, 12}, {18, 0, 4}, {22, 0, 5}}
+var answerable = []struct{ key, min, max int16 }{{0, wire.ProduceMin, wire.ProduceMax}, {3, 0, 12}, {18, 0, 4}, {19, 2, 7}, {22, 0, 5}}
 
 func (b *broker) other(c *netpoll.Conn, h wire.RequestHeader, r *wire.Reader) {
 	if h.Key == 18 && h.Version > 4 {
@@ -190,6 +196,8 @@ func (b *broker) other(c *netpoll.Conn, h wire.RequestHeader, r *wire.Reader) {
 		resp = b.apiVersions()
 	case *kmsg.MetadataRequest:
 		resp = b.metadata(q)
+	case *kmsg.CreateTopicsRequest:
+		resp = b.createTopics(q)
 	case *kmsg.InitProducerIDRequest:
 		p := kmsg.NewPtrInitProducerIDResponse()
 		p.ProducerID = b.nextProducer.Add(1)
@@ -249,6 +257,27 @@ func (b *broker) metadata(q *kmsg.MetadataRequest) *kmsg.MetadataResponse {
 			mt.TopicID, mt.ErrorCode = w.TopicID, errUnknownTopicID
 			resp.Topics = append(resp.Topics, mt)
 		}
+	}
+	return resp
+}
+
+func (b *broker) createTopics(q *kmsg.CreateTopicsRequest) *kmsg.CreateTopicsResponse {
+	resp := kmsg.NewPtrCreateTopicsResponse()
+	for _, w := range q.Topics {
+		partitions := int(w.NumPartitions)
+		if partitions <= 0 {
+			partitions = b.opts.partitions
+		}
+		ct := kmsg.NewCreateTopicsResponseTopic()
+		ct.Topic = w.Topic
+		if partitions > partitionsMax {
+			ct.ErrorCode = errInvalidPartitions
+		} else if t, fresh := b.create(w.Topic, partitions); fresh {
+			ct.TopicID, ct.NumPartitions, ct.ReplicationFactor = t.id, int32(partitions), 1
+		} else {
+			ct.ErrorCode = errTopicAlreadyExists
+		}
+		resp.Topics = append(resp.Topics, ct)
 	}
 	return resp
 }

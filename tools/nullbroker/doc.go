@@ -4,7 +4,7 @@
 //
 //	netpoll loop --> header --> Produce: walk, count ------------------> answer
 //	                       \                  \--flush: gather, one durable write a turn --> answer
-//	                        +-> ApiVersions, Metadata, InitProducerId (kmsg)
+//	                        +-> ApiVersions, Metadata, CreateTopics, InitProducerId (kmsg)
 //
 // With --flush every loop has one pre-written file, and the batches of a turn are
 // written to it with O_DIRECT and RWF_DSYNC before they are answered; what arrives while a write is

@@ -10,7 +10,11 @@ import (
 const (
 	errCorruptMessage          = 2
 	errUnknownTopicOrPartition = 3
+	errTopicAlreadyExists      = 36
+	errInvalidPartitions       = 37
 	errUnknownTopicID          = 100
+
+	partitionsMax = 100_000
 )
 
 // produce walks a request twice: once to count what a response says before its
