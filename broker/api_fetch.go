@@ -53,6 +53,7 @@ type fetchPart struct {
 	first  int // its spans are spans[first:last]
 	last   int
 	seenHW int64
+	skip   bool // an incremental answer leaves it out: nothing changed
 }
 
 func (b *Broker) fetch(s *session, f netpoll.Frame, body []byte, version int16, corr int32) {
@@ -260,8 +261,7 @@ func (r *fetchRequest) answer() {
 	var last *sessionPart
 	for i := range r.parts {
 		p := &r.parts[i]
-		if incremental && !p.changed() {
-			p.out.Partition = -1
+		if p.skip = incremental && !p.changed(); p.skip {
 			continue
 		}
 		if last == nil || !last.sameTopic(p.sessionPart) {
@@ -275,7 +275,7 @@ func (r *fetchRequest) answer() {
 	last = nil
 	for i := range r.parts {
 		p := &r.parts[i]
-		if p.out.Partition < 0 {
+		if p.skip {
 			continue
 		}
 		if last == nil || !last.sameTopic(p.sessionPart) {
@@ -309,7 +309,7 @@ func (r *fetchRequest) groupSize(i int) int {
 	n := 0
 	for j := i; j < len(r.parts); j++ {
 		q := &r.parts[j]
-		if q.out.Partition < 0 {
+		if q.skip {
 			continue
 		}
 		if !r.parts[i].sameTopic(q.sessionPart) {

@@ -225,7 +225,9 @@ func (b *Broker) Sizes(m Machine) Sizes {
 	const block = 4096
 	s.WALFileBytes -= s.WALFileBytes % block
 	if s.NetworkMemoryBytes == 0 {
-		s.NetworkMemoryBytes = share
+		// It does not grow with the machine: whatever it is, strangers can fill it.
+		frame := int64(b.SocketRequestMaxBytes())
+		s.NetworkMemoryBytes = max(frame+frame/8, 64<<20)
 	}
 	return s
 }

@@ -36,7 +36,7 @@ var millraceSettings = []Setting{
 	},
 	{
 		Name: "millrace.network.memory.bytes", Type: Long, Default: "0", Valid: atLeast(0),
-		Doc: "Memory for requests and answers over all connections; above it nothing more is read. 0: 1/32 of the machine's memory, from 64 MiB to 8 GiB.",
+		Doc: "Memory for requests and answers over all connections; above it nothing more is read. 0: 9/8 of socket.request.max.bytes, at least 64 MiB.",
 	},
 	{
 		Name: "millrace.shards", Type: Int, Default: "0", Valid: between(0, 256),
