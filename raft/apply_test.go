@@ -130,7 +130,7 @@ func (w *world) create(name string, id int, assignments ...[]int32) *Topic {
 
 func (w *world) p(name string) *Partition { return w.m.Partition(name, 0) }
 
-func (w *world) alter(broker int32, name string, isr ...int32) ISRChange {
+func (w *world) alter(name string, isr ...int32) ISRChange {
 	t, p := w.m.Topic(name), w.p(name)
 	c := ISRChange{TopicID: t.ID, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch}
 	for _, id := range isr {
@@ -141,7 +141,7 @@ func (w *world) alter(broker int32, name string, isr ...int32) ISRChange {
 
 func (w *world) alterOK(broker int32, name string, isr ...int32) {
 	w.t.Helper()
-	w.ok(AlterPartitions{BrokerID: broker, BrokerEpoch: w.m.Brokers[broker].Epoch, Partitions: []ISRChange{w.alter(broker, name, isr...)}})
+	w.ok(AlterPartitions{BrokerID: broker, BrokerEpoch: w.m.Brokers[broker].Epoch, Partitions: []ISRChange{w.alter(name, isr...)}})
 }
 
 func (w *world) fence(id int32) {
@@ -353,18 +353,18 @@ func threeBrokers(t *testing.T, minISR string) *world {
 
 func TestISRChangesAreFenced(t *testing.T) {
 	w := threeBrokers(t, "")
-	stale := w.alter(1, "a", 1)
+	stale := w.alter("a", 1)
 	send := func(broker int32, c ISRChange) AlterPartitions {
 		return AlterPartitions{BrokerID: broker, BrokerEpoch: w.m.Brokers[broker].Epoch, Partitions: []ISRChange{c}}
 	}
-	w.refused(NotLeader, send(2, w.alter(2, "a", 2)))
-	w.refused(InvalidCommand, send(1, w.alter(1, "a", 2, 3)))
-	w.refused(InvalidCommand, send(1, w.alter(1, "a", 1, 1)))
-	w.refused(InvalidCommand, send(1, w.alter(1, "a")))
+	w.refused(NotLeader, send(2, w.alter("a", 2)))
+	w.refused(InvalidCommand, send(1, w.alter("a", 2, 3)))
+	w.refused(InvalidCommand, send(1, w.alter("a", 1, 1)))
+	w.refused(InvalidCommand, send(1, w.alter("a")))
 	newer := stale
 	newer.PartitionEpoch++
 	w.refused(NewerEpoch, send(1, newer))
-	member := w.alter(1, "a", 1, 2)
+	member := w.alter("a", 1, 2)
 	member.ISR[1].BrokerEpoch--
 	w.refused(IneligibleReplica, send(1, member))
 	w.ok(send(1, stale))
@@ -372,7 +372,7 @@ func TestISRChangesAreFenced(t *testing.T) {
 	w.register(1)
 	w.refused(FencedLeaderEpoch, send(1, stale))
 	w.fence(3)
-	w.refused(IneligibleReplica, send(1, w.alter(1, "a", 1, 3)))
+	w.refused(IneligibleReplica, send(1, w.alter("a", 1, 3)))
 	w.refused(UnknownTopic, send(1, ISRChange{TopicID: testUUID(77)}))
 	w.refused(UnknownPartition, send(1, ISRChange{TopicID: testUUID(1), Partition: 1}))
 	if p := w.p("a"); !slices.Equal(p.ISR, []int32{1}) {
@@ -385,12 +385,12 @@ func TestOneCommandMayChangeManyPartitionsOfATopic(t *testing.T) {
 	b := w.create("b", 2, []int32{1, 2, 3}, []int32{1, 2, 3}, []int32{1, 2, 3})
 	old := w.m
 	change := func(partition int32, epoch int32) ISRChange {
-		c := w.alter(1, "b", 1)
+		c := w.alter("b", 1)
 		c.Partition, c.PartitionEpoch = partition, epoch
 		return c
 	}
 	r := w.do(AlterPartitions{BrokerID: 1, BrokerEpoch: w.m.Brokers[1].Epoch, Partitions: []ISRChange{
-		change(0, 0), change(2, 0), w.alter(1, "a", 1, 2), change(2, 0), change(0, 1),
+		change(0, 0), change(2, 0), w.alter("a", 1, 2), change(2, 0), change(0, 1),
 	}})
 	for i, want := range []Code{OK, OK, OK, InvalidPartitionEpoch, OK} {
 		if r.Items[i].Code != want {

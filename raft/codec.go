@@ -59,14 +59,7 @@ type decoder struct {
 	bad bool
 }
 
-func (d *decoder) err() error {
-	if d.bad {
-		return ErrDecode
-	}
-	return nil
-}
-
-// finish is err plus "nothing is left".
+// finish returns the first error, or that something is left.
 func (d *decoder) finish() error {
 	if d.bad || len(d.b) != 0 {
 		return ErrDecode

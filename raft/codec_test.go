@@ -14,7 +14,9 @@ func oneOfEach() []Command {
 	return []Command{
 		FormCluster{ClusterID: "x", Level: 1, Replicas: []Replica{{1, 2, testUUID(3)}}, Brokers: []int32{1, -5}},
 		RegisterBroker{1, 2, testUUID(3), testUUID(4), "host", 9092, "rack", 3, true, true},
-		FenceBroker{1, 2, 3}, UnfenceBroker{1, 2, 3}, UnregisterBroker{1, 2},
+		FenceBroker{1, 2, 3},
+		UnfenceBroker{1, 2, 3},
+		UnregisterBroker{1, 2},
 		CreateTopics{[]NewTopic{{"a", testUUID(1), true, [][]int32{{1, 2}, {3}}, m}, {Name: "b", ID: testUUID(2)}}},
 		DeleteTopics{[]UUID{testUUID(1), testUUID(2)}, 1 << 60},
 		CreatePartitions{[]MorePartitions{{testUUID(1), 7, [][]int32{{1}}}}},
@@ -22,7 +24,8 @@ func oneOfEach() []Command {
 		AllocateProducerIDs{1, 2, 3},
 		AlterPartitions{1, 2, []ISRChange{{testUUID(1), 2, 3, 4, []ISRMember{{1, 2}, {3, 4}}}}},
 		ElectLeaders{1, []Election{{testUUID(1), 2, 3, -1, true}}},
-		BecomeController{5}, FinalizeLevel{6},
+		BecomeController{5},
+		FinalizeLevel{6},
 	}
 }
 

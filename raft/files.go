@@ -51,7 +51,7 @@ func (l *libraryFS) run(op func() error) error {
 		default:
 		}
 		err := op()
-		if err == nil || errors.Is(err, fs.ErrNotExist) || err == io.EOF || !l.started.Load() {
+		if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.EOF) || !l.started.Load() {
 			l.waiting.Store(false)
 			return err
 		}
@@ -65,7 +65,7 @@ func (l *libraryFS) run(op func() error) error {
 		}
 		select {
 		case <-l.aborted:
-		case <-time.After(fullRetry):
+		case <-after(fullRetry):
 		}
 	}
 }
@@ -255,7 +255,7 @@ func (f *libraryFile) Read(p []byte) (int, error) {
 	defer f.mu.Unlock()
 	n, err := f.ReadAt(p, f.pos)
 	f.pos += int64(n)
-	if n > 0 && err == io.EOF {
+	if n > 0 && errors.Is(err, io.EOF) {
 		err = nil // io.ReadFull counts on getting what there is first
 	}
 	return n, err

@@ -84,8 +84,8 @@ var libraryQuota quota
 func (q *quota) take(format string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if now := time.Now(); now.Sub(q.since) > time.Minute {
-		q.since, q.seen = now, map[string]int{}
+	if t := now(); t.Sub(q.since) > time.Minute {
+		q.since, q.seen = t, map[string]int{}
 	}
 	q.seen[format]++
 	return q.seen[format] <= repeatsPerMinute

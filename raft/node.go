@@ -42,6 +42,7 @@ const (
 
 	// Close waits for a full disk, for a slow one, and for what an abort releases.
 	waitTimeout    = time.Second
+	defaultTimeout = 10 * time.Second // of a Propose or Latest whose context has no deadline
 	closeTimeout   = 10 * time.Second
 	abandonTimeout = 300 * time.Millisecond
 )
@@ -204,7 +205,7 @@ func (n *Node) checkIdentity() error {
 func (n *Node) start() error {
 	started := make(chan error, 1)
 	go func() { started <- n.startLibrary() }()
-	deadline := time.After(n.o.ReadyTimeout)
+	deadline := after(n.o.ReadyTimeout)
 	for {
 		select {
 		case err := <-started:
@@ -215,7 +216,7 @@ func (n *Node) start() error {
 			select {
 			case err := <-started:
 				return err
-			case <-time.After(abandonTimeout):
+			case <-after(abandonTimeout):
 				return fmt.Errorf("start: %w", ErrAbandoned)
 			}
 		}
@@ -269,7 +270,7 @@ func (n *Node) startLibrary() (err error) {
 
 // awaitLeader waits for the election: dragonboat would only refuse proposals, with a warning each.
 func (n *Node) awaitLeader() error {
-	deadline := time.Now().Add(n.o.ReadyTimeout)
+	deadline := now().Add(n.o.ReadyTimeout)
 	for {
 		if _, _, ok, err := n.host.Load().GetLeaderID(shardID); ok && err == nil {
 			return nil
@@ -277,9 +278,9 @@ func (n *Node) awaitLeader() error {
 		select {
 		case <-n.log.Aborted():
 			return errors.New("raft: stopped while waiting for a leader")
-		case <-time.After(time.Millisecond):
+		case <-after(time.Millisecond):
 		}
-		if time.Now().After(deadline) {
+		if now().After(deadline) {
 			return fmt.Errorf("%w: no election within %v", ErrNotReady, n.o.ReadyTimeout)
 		}
 	}
@@ -301,13 +302,16 @@ func (n *Node) Propose(ctx context.Context, c Command) (Result, error) {
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
+		ctx, cancel = context.WithTimeout(ctx, defaultTimeout)
 		defer cancel()
 	}
 	session := n.host.Load().GetNoOPSession(shardID)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		if n.isClosing() {
 			return Result{}, ErrClosed
+		}
+		if err := ctx.Err(); err != nil {
+			return Result{}, fmt.Errorf("%w: %w", ErrNotReady, err)
 		}
 		r, err := n.host.Load().SyncPropose(ctx, session, b)
 		switch {
@@ -319,6 +323,8 @@ func (n *Node) Propose(ctx context.Context, c Command) (Result, error) {
 			return decodeResult(r.Data)
 		case errors.Is(err, dragonboat.ErrShardNotReady), errors.Is(err, dragonboat.ErrSystemBusy):
 			// Refused before it entered the log: try again.
+		case errors.Is(err, dragonboat.ErrTimeoutTooSmall), errors.Is(err, dragonboat.ErrInvalidDeadline):
+			return Result{}, fmt.Errorf("%w: %w", ErrNotReady, context.DeadlineExceeded)
 		case errors.Is(err, dragonboat.ErrClosed), errors.Is(err, dragonboat.ErrShardClosed):
 			return Result{}, ErrClosed
 		default:
@@ -329,9 +335,49 @@ func (n *Node) Propose(ctx context.Context, c Command) (Result, error) {
 			return Result{}, fmt.Errorf("%w: %w", ErrNotReady, ctx.Err())
 		case <-n.closing:
 			return Result{}, ErrClosed
-		case <-time.After(wait):
+		case <-after(wait):
 		}
 	}
+}
+
+// Latest returns an image that holds everything acknowledged by any replica before the call: it asks
+// a quorum. Image is what this replica happens to know.
+func (n *Node) Latest(ctx context.Context) (*Image, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, defaultTimeout)
+		defer cancel()
+	}
+	for {
+		m, err := n.host.Load().SyncRead(ctx, shardID, nil)
+		switch {
+		case n.isClosing():
+			return nil, ErrClosed
+		case err == nil:
+			return m.(*Image), nil
+		case !errors.Is(err, dragonboat.ErrShardNotReady) && !errors.Is(err, dragonboat.ErrSystemBusy):
+			return nil, fmt.Errorf("%w: %w", ErrNotReady, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", ErrNotReady, ctx.Err())
+		case <-n.closing:
+			return nil, ErrClosed
+		case <-after(time.Millisecond):
+		}
+	}
+}
+
+// Stats are figures for metrics.
+type Stats struct {
+	Index    uint64 // of the newest image
+	LogBytes int64  // length of the log's journal
+	Waiting  bool   // changes wait for space, or the log has failed
+}
+
+// Stats returns the figures of the moment.
+func (n *Node) Stats() Stats {
+	return Stats{Index: n.Image().Index, LogBytes: n.log.Size(), Waiting: n.log.Waiting()}
 }
 
 // WaitIndex returns the newest image once it has reached a raft index.
@@ -354,7 +400,7 @@ func (n *Node) WaitIndex(ctx context.Context, index uint64) (*Image, error) {
 // Updates calls f, on a goroutine of its own, with the image it saw last and the newest one, first
 // with an empty image as old. Images that came and went meanwhile are skipped: f sees the newest, and
 // takes the difference (TopicChanges, ConfigChanges). After stop has returned f is not called any
-// more; stop must not be called from f.
+// more; neither stop nor Close may be called from f, they wait for it.
 func (n *Node) Updates(f func(old, now *Image)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -415,25 +461,23 @@ func (n *Node) closeHost() error {
 		n.host.Load().Close()
 		close(done)
 	}()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	begun := time.Now()
+	begun := now()
 	moving := begun // when it last was not waiting for the disk
 	var aborted time.Time
 	for {
 		select {
 		case <-done:
 			return nil
-		case now := <-tick.C:
+		case t := <-after(10 * time.Millisecond):
 			if !n.log.Waiting() && !n.files.waiting.Load() {
-				moving = now
+				moving = t
 			}
-			hopeless := n.failed.Load() != nil || now.Sub(moving) > waitTimeout || now.Sub(begun) > closeTimeout
+			hopeless := n.failed.Load() != nil || t.Sub(moving) > waitTimeout || t.Sub(begun) > closeTimeout
 			switch {
 			case hopeless && aborted.IsZero():
 				n.log.Abort() // nobody is told of success from here on
-				aborted = now
-			case !aborted.IsZero() && now.Sub(aborted) > abandonTimeout:
+				aborted = t
+			case !aborted.IsZero() && t.Sub(aborted) > abandonTimeout:
 				return ErrAbandoned
 			}
 		}

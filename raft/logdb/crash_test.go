@@ -81,7 +81,7 @@ func (l *ledger) step(db *DB, rng *rand.Rand, cut func() bool) error {
 // most the interrupted save on top, whole or not at all.
 func (l *ledger) check(db *DB) error {
 	if _, err := db.GetBootstrapInfo(testShard, testReplica); l.bootstrap && err != nil {
-		return fmt.Errorf("bootstrap: %v", err)
+		return fmt.Errorf("bootstrap: %w", err)
 	}
 	s, err := db.GetSnapshot(testShard, testReplica)
 	if err != nil {
@@ -283,12 +283,12 @@ func TestFailedFlushStopsTheStore(t *testing.T) {
 	}
 	d.SetFaults(nil)
 	select {
-	case <-done:
-		t.Fatal("a save was answered after a failed flush")
+	case err := <-done:
+		t.Fatalf("a save was answered after a failed flush: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	db.Abort()
-	<-done
+	must(t, <-done) // as Abort says
 	must(t, db.Close())
 	again := mustOpen(t, testOptions(d))
 	if got := lastIndexOf(t, again); got < 1 {

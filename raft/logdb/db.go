@@ -244,7 +244,7 @@ func (db *DB) waitRoom(payload int) bool {
 		select {
 		case <-db.abort:
 			return false
-		case <-time.After(db.o.fullRetry):
+		case <-time.After(db.o.fullRetry): //nolint:forbidigo // waits for an operator
 		}
 	}
 }
