@@ -13,7 +13,8 @@ import (
 type api struct {
 	key      int16
 	min, max int16
-	flexible int16 // the first version with tagged fields and compact forms
+	flexible int16    // the first version with tagged fields and compact forms
+	shapes   []*shape // of versions min to max, where kmsg decodes
 
 	// raw handlers walk the bytes themselves; they own the frame.
 	raw func(b *Broker, s *session, f netpoll.Frame, body []byte, version int16, corr int32)
@@ -87,6 +88,9 @@ func init() {
 		row := &apis[i]
 		if row.raw == nil {
 			row.flexible = firstFlexible(row.key, row.max)
+			for v := row.min; v <= row.max; v++ {
+				row.shapes = append(row.shapes, shapeOf(row.key, v))
+			}
 		}
 		apiByKey[row.key] = row
 	}

@@ -72,7 +72,10 @@ func (b *Broker) OnFrame(c *netpoll.Conn, f netpoll.Frame) {
 func (b *Broker) handleDecoded(s *session, row *api, f netpoll.Frame, r *wire.Reader, h wire.RequestHeader, flexible bool) {
 	req := kmsg.RequestForKey(h.Key)
 	req.SetVersion(h.Version)
-	err := req.ReadFrom(r.Rest())
+	err := row.shapes[h.Version-row.min].check(r.Rest(), flexible)
+	if err == nil {
+		err = req.ReadFrom(r.Rest())
+	}
 	rc := &requestContext{ClientID: string(h.ClientID), ClientHost: "/" + s.host, Principal: "User:ANONYMOUS", Version: h.Version}
 	f.Release()
 	if err != nil {
