@@ -207,6 +207,9 @@ func TestLargeCommandsBoundTheLog(t *testing.T) {
 			Resource: ConfigResource{ConfigTopic, "topic-0"}, Set: map[string]string{"k": value + fmt.Sprint(i)},
 		}}})
 	}
+	if r := propose(t, n, DeleteTopics{IDs: make([]UUID, 65_000)}); len(r.Items) != 65_000 || r.Items[0].Code != UnknownTopic {
+		t.Fatalf("the largest command was answered %v with %d items", r.Err(), len(r.Items))
+	}
 	if size := n.log.Size(); size > 2*maxLogBytes {
 		t.Fatalf("%d MiB of commands left a log of %d bytes", 400*200>>10, size)
 	}
