@@ -29,12 +29,8 @@ func newSlab(n int) (*Slab, error) {
 		// Advice only: a machine without huge pages works all the same.
 		_ = unix.Madvise(mem, unix.MADV_HUGEPAGE)
 	}
-	// Fault the pages in now and not in the middle of a commit (Linux 5.14;
-	// older kernels fault on first touch).
-	if err := unix.Madvise(mem, unix.MADV_POPULATE_WRITE); err == unix.ENOMEM {
-		_ = unix.Munmap(mapping)
-		return nil, fmt.Errorf("populate a slab of %d bytes: %w", n, err)
-	}
+	// Pages come with their first use: faulting in a ring of many MiB here would
+	// hold up every start and make an idle broker as large as a busy one.
 	return &Slab{mem: mem, mapping: mapping}, nil
 }
 
