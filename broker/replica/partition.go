@@ -184,6 +184,7 @@ func (p *Partition) Progress(l *engine.Log) {
 		return
 	}
 	p.hw.Store(end)
+	l.SetHighWatermarkHint(end) // compaction stays below it, recovery starts from it
 	head := p.ackHead
 	for head < len(p.acks) && p.acks[head].need <= end {
 		head++
@@ -251,5 +252,6 @@ func (p *Partition) raiseHighWatermark() {
 	defer p.mu.Unlock()
 	if end := p.log.AckEnd(); end > p.hw.Load() {
 		p.hw.Store(end)
+		p.log.SetHighWatermarkHint(end)
 	}
 }
