@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -107,7 +108,8 @@ func freeAddress(t testing.TB) string {
 var buildOnce = sync.OnceValues(func() (string, error) {
 	out := filepath.Join(os.TempDir(), fmt.Sprintf("millrace-compat-%d", os.Getuid()), "millrace")
 	cmd := exec.Command("go", "build", "-ldflags=-checklinkname=0", "-o", out, "./tools/millrace")
-	cmd.Dir = "../.."
+	_, self, _, _ := runtime.Caller(0)
+	cmd.Dir = filepath.Join(filepath.Dir(self), "../..")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, text)
 	}
@@ -160,3 +162,6 @@ func tail(text []byte, n int) []byte {
 
 // Topic is a name that no other test uses.
 func Topic(prefix string) string { return fmt.Sprintf("%s-%d", prefix, time.Now().UnixNano()) }
+
+// fastGroups are flags for tests that form many groups: those with the default delay are judged by others.
+var fastGroups = []string{"--config", "testdata/fast-groups.properties"}

@@ -3,6 +3,7 @@ package compat
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ const franzRecords = "20000"
 
 func TestFranzGoOwnBrokerTests(t *testing.T) {
 	need(t, "go")
-	broker := Broker(t)
+	broker := Broker(t, "--config", "testdata/large-batches.properties")
 	t.Logf("not yet, as there are no transactions: %v", needTransactions)
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-timeout", "8m", "-skip", "^("+strings.Join(needTransactions, "|")+")$",
 		"-v", "github.com/twmb/franz-go/pkg/kgo")
@@ -35,7 +36,8 @@ func TestFranzGoOwnBrokerTests(t *testing.T) {
 		}
 	}
 	if err != nil {
-		t.Errorf("%v\n%s", err, tail(out, 16<<10))
+		log := filepath.Join(os.TempDir(), "franz-go-tests.log")
+		t.Errorf("%v; all of the output is in %s (%v)", err, log, os.WriteFile(log, out, 0o644))
 	}
 	if passed < 30 {
 		t.Errorf("only %d tests passed: did they run?", passed)

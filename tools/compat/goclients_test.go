@@ -12,7 +12,7 @@ import (
 )
 
 func TestSaramaProducesConsumesAndCommits(t *testing.T) {
-	broker, topic := Broker(t), Topic("sarama")
+	broker, topic := Broker(t, fastGroups...), Topic("sarama")
 	for _, c := range []struct {
 		name       string
 		version    sarama.KafkaVersion
@@ -117,7 +117,7 @@ func (h *saramaHandler) collect(ctx context.Context) {
 }
 
 func TestKafkaGoWithItsOldVersionsAndAcksNone(t *testing.T) {
-	broker := Broker(t)
+	broker := Broker(t, fastGroups...)
 	ctx, cancel := context.WithTimeout(t.Context(), shortRun)
 	defer cancel()
 	for name, acks := range map[string]kafkago.RequiredAcks{"none": kafkago.RequireNone, "one": kafkago.RequireOne, "all": kafkago.RequireAll} {
