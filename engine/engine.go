@@ -54,6 +54,7 @@ type Engine struct {
 	stopDrivers atomic.Bool
 	closeOnce   sync.Once
 	warnDirect  sync.Once
+	stalls      int // manual only
 
 	logsDirMu    sync.Mutex  // one flush of logs/ at a time
 	logsDirDirty atomic.Bool // logs/ has a new folder that is not flushed
@@ -421,6 +422,7 @@ func (e *Engine) waitRoom(s *Shard) error {
 		s.Poll()
 		s.writer.step()
 		s.writer.stepRound()
+		e.noteStall()
 		return e.failure()
 	}
 	room := make(chan struct{})
@@ -448,21 +450,56 @@ func (e *Engine) await(w *waiter) error {
 
 // awaitManual drives the shards until w is complete: there are no threads.
 func (e *Engine) awaitManual(w *waiter) error {
-	for range 1 << 20 {
+	for range 1 << 16 {
 		select {
 		case <-w.done:
 			return w.err
 		default:
 		}
+		e.noteStall()
 		for _, s := range e.shards {
 			s.Poll()
 			s.writer.step()
+			s.writer.stepRound()
 		}
 		if err := e.failure(); err != nil {
 			return err
 		}
 	}
-	panic("BUG: record never became durable")
+	panic("BUG: record never became durable: " + e.describe())
+}
+
+// describe prints what decides whether commits go on.
+func (e *Engine) describe() string {
+	var b strings.Builder
+	for _, s := range e.shards {
+		s.mu.Lock()
+		fmt.Fprintf(&b, "shard %d: open %v, %d closed, flying %v, pledged %d, next LSN %d, written %d, durable %d, slabs %d free of %d, replay LSN %d, WAL dirty %v\n",
+			s.id, s.open != nil, len(s.closed), s.flying, s.pledged, s.nextLSN, s.writtenLSN.Load(), s.durableLSN.Load(), len(s.freeSlabs), len(s.slabs), s.writer.checkpoint.replayLSN, s.walDirty)
+		for _, w := range s.fullFiles {
+			fmt.Fprintf(&b, "  full %s: generation %d, commits %d to %d\n", w.name, w.generation, w.firstLSN, w.lastLSN)
+		}
+		for _, w := range s.freeFiles {
+			fmt.Fprintf(&b, "  free %s\n", w.name)
+		}
+		if s.cur != nil {
+			fmt.Fprintf(&b, "  current %s: generation %d from %d, %d of %d bytes\n", s.cur.name, s.cur.generation, s.cur.firstLSN, s.cur.pos, s.cur.size)
+		}
+		s.mu.Unlock()
+		for _, l := range e.logsOf(s) {
+			l.mu.Lock()
+			fmt.Fprintf(&b, "  %s: seq %d, stable %d, dirty LSN %d, %d in the ring, %d unmoved, ops %+v\n", l, l.seq, l.stable.seq, l.dirtyLSN, l.tail.len(), len(l.tail.unmoved()), l.ops)
+			l.mu.Unlock()
+		}
+	}
+	return b.String()
+}
+
+// noteStall tells a test now and then that a blocking call still waits.
+func (e *Engine) noteStall() {
+	if e.stalls++; e.stalls%100 == 0 && e.o.stalled != nil {
+		e.o.stalled()
+	}
 }
 
 // forget removes logs from the registry.

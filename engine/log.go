@@ -44,6 +44,7 @@ type Log struct {
 	dirtyLSN   uint64  // LSN of the oldest record that no durable checkpoint covers; 0: none
 	nextDirty  uint64  // what dirtyLSN becomes when the checkpoint being written is durable
 	inSnap     bool    // such a checkpoint is being written
+	swallowed  uint64  // LSN of the oldest unmoved batch that the current op removes
 	dropLSN    uint64  // of the Drop record
 	lastSlab   *slab   // guarded by Shard.mu
 
@@ -87,6 +88,9 @@ type logOp struct {
 	base  int64
 	epoch int32
 	done  *waiter // completed when the stable state has it; may be nil
+	// from is the LSN of the oldest record that the stable state skips because this one removed
+	// its batch from the ring: what a snapshot before this record does not cover begins there.
+	from uint64
 }
 
 func newLog(e *Engine, s *Shard, id uint64, c createPayload) *Log {
@@ -251,14 +255,15 @@ func raise(v *atomic.Int64, to int64) bool {
 	return true
 }
 
-// cutEnds lowers (or, for a Reset, sets) the ends. Called with mu.
-func (l *Log) cutEnds(end int64, seq uint64, reset bool) {
+// cutEnds lowers the ends for a record (seq) that makes end the log's end. A Reset may lie above
+// what is durable: then the ends follow when its record does. Called with mu.
+func (l *Log) cutEnds(end int64, seq uint64) {
 	l.endMu.Lock()
 	defer l.endMu.Unlock()
 	l.cutSeq = seq
 	l.appendedEnd.Store(end)
 	for _, v := range []*atomic.Int64{&l.writtenEnd, &l.durableEnd, &l.ackEnd} {
-		if reset || v.Load() > end {
+		if v.Load() > end {
 			v.Store(end)
 		}
 	}

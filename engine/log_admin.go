@@ -96,8 +96,15 @@ func (l *Log) tryChange(op logOp, durable *waiter, admit func() (bool, error)) (
 	return false, nil
 }
 
-// applyOpToHead changes the head. Called with mu (and writeMu, or at recovery).
+// applyOpToHead changes the head for the newest entry of ops. Called with mu (and writeMu, or
+// at recovery).
 func (l *Log) applyOpToHead(op *logOp) {
+	l.swallowed = 0
+	l.changeHead(op)
+	l.ops[len(l.ops)-1].from = l.swallowed
+}
+
+func (l *Log) changeHead(op *logOp) {
 	switch op.kind {
 	case recTruncate:
 		l.truncateHead(op)
@@ -108,7 +115,7 @@ func (l *Log) applyOpToHead(op *logOp) {
 		l.aborted.TruncateTo(0)
 		l.end = op.base
 		l.logStart.Store(op.base)
-		l.cutEnds(op.base, op.seq, true)
+		l.cutEnds(op.base, op.seq)
 		l.raiseEpoch(op.epoch)
 	case recStartOffset:
 		if op.base > l.logStart.Load() {
@@ -156,13 +163,16 @@ func (l *Log) truncateHead(op *logOp) {
 	l.epochs.TruncateFromEnd(op.base)
 	l.aborted.TruncateTo(op.base)
 	l.raiseEpoch(op.epoch)
-	l.cutEnds(op.base, op.seq, false)
+	l.cutEnds(op.base, op.seq)
 }
 
 // clearTail removes every batch from the tail index.
 func (l *Log) clearTail() { l.tail.cutFrom(0, l.dropUnmoved) }
 
 func (l *Log) dropUnmoved(e *tailEntry) {
+	if l.swallowed == 0 {
+		l.swallowed = e.lsn // the first is the oldest
+	}
 	l.unmoved -= int64(e.size)
 	e.slab.busy.Add(-1)
 }

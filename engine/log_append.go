@@ -214,7 +214,11 @@ func (l *Log) record(op logOp, durable *waiter) (logOp, error) {
 	op.seq, op.lsn = l.seq, res.c.lsn
 	row := walRow{logID: l.id, base: op.base, hw: l.highWater.Load(), seq: l.seq, leaderEpoch: op.epoch, pos: uint32(res.pos), kind: op.kind}
 	res.c.putRow(res.row, &row)
-	res.c.rows[res.row] = rowRef{log: l, seq: l.seq, end: -1, wait: durable}
+	end := int64(-1)
+	if op.kind == recReset {
+		end = op.base
+	}
+	res.c.rows[res.row] = rowRef{log: l, seq: l.seq, end: end, wait: durable}
 	l.ops = append(l.ops, op)
 	l.touched(op.lsn)
 	l.s.landed(&res)

@@ -66,6 +66,7 @@ func (m *mover) moveSome(l *Log) (bool, error) {
 		o := l.ops[0]
 		op = &o
 	}
+	opsReady := op != nil && op.lsn <= durable && l.swallowersDurable(durable)
 	m.entries = m.entries[:0]
 	bytes := 0
 	for i := range unmoved {
@@ -80,10 +81,22 @@ func (m *mover) moveSome(l *Log) (bool, error) {
 	switch {
 	case len(m.entries) > 0:
 		return true, m.writeRun(l)
-	case op != nil && op.lsn <= durable && (len(unmoved) == 0 || unmoved[0].seq > op.seq):
+	case op != nil && opsReady && (len(unmoved) == 0 || unmoved[0].seq > op.seq):
 		return true, m.applyOp(l, op)
 	}
 	return false, nil
+}
+
+// swallowersDurable reports that no batch is missing from the ring because of a record that could
+// still be lost: the records before that one would then be applied without the batch. Called
+// with mu.
+func (l *Log) swallowersDurable(durable uint64) bool {
+	for i := range l.ops {
+		if l.ops[i].from != 0 && l.ops[i].lsn > durable {
+			return false
+		}
+	}
+	return true
 }
 
 // writeRun writes the collected batches behind the log's segments.
@@ -382,6 +395,7 @@ func (m *mover) applyOp(l *Log, op *logOp) error {
 func (st *stableState) moveStart(start int64) {
 	st.mu.Lock()
 	st.start = max(st.start, start)
+	st.end = max(st.end, st.start) // batches in between fell to a Reset that comes next
 	n := 0
 	for n < len(st.segments) && st.segments[n].sealed && st.segments[n].next <= st.start {
 		st.size -= st.segments[n].size

@@ -54,6 +54,7 @@ type Options struct {
 	salt        func([]byte) // fills random bytes
 	syncWorkers int          // parallel fdatasync calls of a checkpoint round
 	chunkBytes  int          // one segment write
+	stalled     func()       // manual: a blocking call makes no progress
 	manual      bool         // no goroutines: the test drives Poll and the background steps
 }
 

@@ -31,6 +31,15 @@ type recovery struct {
 	next     uint64     // LSN expected next
 	replay   uint64
 	maxLogID uint64
+	// tail are the commits above floor, in order: nobody has said that they were flushed. They are
+	// written again.
+	tail []tailCommit
+}
+
+// tailCommit is a commit as it was read.
+type tailCommit struct {
+	head  commitHeader
+	bytes []byte
 }
 
 // recover brings the shard to the state of its last durable commit (or a later one).
@@ -67,7 +76,10 @@ func (s *Shard) recover() error {
 	if err := r.flush(); err != nil {
 		return err
 	}
-	return r.finish()
+	if err := r.finish(); err != nil {
+		return err
+	}
+	return r.rewriteTail()
 }
 
 // loadLogs makes the logs that the checkpoint holds.
@@ -394,10 +406,17 @@ func (r *recovery) replayFile(w *walFile, limit uint64) (stop bool, err error) {
 			return false, fmt.Errorf("engine: %s: commit %d: %s", r.s.path(w.name), expected, problem)
 		}
 		if problem == commitOK {
-			r.floor = max(r.floor, c.head.flushedLSN)
+			r.flushedUpTo(c.head.flushedLSN)
 			if expected >= r.replay {
 				if err := r.apply(c); err != nil {
 					return false, err
+				}
+				if expected > r.floor {
+					// A file that a crashed recovery wrote repeats what is here already.
+					for len(r.tail) > 0 && r.tail[len(r.tail)-1].head.lsn >= expected {
+						r.tail = r.tail[:len(r.tail)-1]
+					}
+					r.tail = append(r.tail, tailCommit{c.head, append([]byte(nil), c.mem[:c.head.size]...)})
 				}
 			}
 			pos += int64(c.head.size)
@@ -421,6 +440,19 @@ func (r *recovery) replayFile(w *walFile, limit uint64) (stop bool, err error) {
 			return false, err
 		}
 	}
+}
+
+// flushedUpTo takes the news that everything up to lsn was flushed.
+func (r *recovery) flushedUpTo(lsn uint64) {
+	if lsn <= r.floor {
+		return
+	}
+	r.floor = lsn
+	n := 0
+	for n < len(r.tail) && r.tail[n].head.lsn <= lsn {
+		n++
+	}
+	r.tail = r.tail[n:]
 }
 
 // readCommit reads and verifies the commit at pos.
@@ -680,7 +712,7 @@ func (r *recovery) applyRow(c *replayCommit, row *walRow, bad bool) error {
 	if row.kind == recAppend {
 		return r.applyAppend(l, c, row)
 	}
-	if row.kind == recCreate {
+	if row.kind == recCreate && row.seq != 1 { // a checkpoint may name a log before it has seen its Create
 		return fmt.Errorf("engine: %s created twice", l)
 	}
 	op := logOp{kind: row.kind, seq: row.seq, lsn: c.head.lsn, base: row.base, epoch: row.leaderEpoch}
@@ -818,6 +850,11 @@ func (r *recovery) flush() error {
 func (r *recovery) finish() error {
 	s := r.s
 	e := s.e
+	if len(r.tail) > 0 {
+		// The tail moves to a new file; the old one ends before it.
+		last := r.used[len(r.used)-1]
+		last.lastLSN = max(r.tail[0].head.lsn-1, last.firstLSN-1)
+	}
 	for _, w := range r.used {
 		if w.lastLSN < r.replay && !w.damaged {
 			s.freeFiles = append(s.freeFiles, w)
@@ -858,6 +895,63 @@ func (r *recovery) finish() error {
 		}
 	}
 	return nil
+}
+
+// rewriteTail writes the commits that may not be on the device into a fresh WAL file. A flush of the old
+// one is not enough: if the last process had met an error there, what can be read need
+// not be what is stored. The file header comes last: a file that has one is complete.
+func (r *recovery) rewriteTail() error {
+	s := r.s
+	if s.e.o.sabotage.noRecoveryFlush {
+		return nil
+	}
+	for len(r.tail) > 0 {
+		if len(s.freeFiles) == 0 {
+			return errors.New("engine: no WAL file is free for the end of the old one")
+		}
+		if !s.beginFile(r.tail[0].head.lsn) {
+			panic("BUG: a free WAL file could not be begun")
+		}
+		if err := r.rewriteInto(s.cur); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rewriteInto writes as much of the tail as fits into w.
+func (r *recovery) rewriteInto(w *walFile) error {
+	var buf []byte
+	n := 0
+	for n < len(r.tail) && w.fits(int(r.tail[n].head.size)) {
+		c := &r.tail[n]
+		if len(buf) < len(c.bytes) {
+			buf = disk.AlignedAlloc(len(c.bytes))
+		}
+		copy(buf, c.bytes)
+		h := c.head
+		h.generation, h.filePos, h.flushedLSN = w.generation, w.pos, r.floor
+		h.seal(buf[:h.size], &w.salt)
+		if _, err := w.f.WriteAt(buf[:h.size], w.pos); err != nil {
+			return err
+		}
+		w.pos += int64(h.size)
+		n++
+	}
+	if n == 0 {
+		return fmt.Errorf("engine: a commit of %d bytes does not fit into WAL file %s", r.tail[0].head.size, w.name)
+	}
+	if err := w.f.Fdatasync(); err != nil {
+		return err
+	}
+	for _, pos := range []int64{0, w.end()} {
+		if _, err := w.f.WriteAt(w.header, pos); err != nil {
+			return err
+		}
+	}
+	w.fresh = false
+	r.tail = r.tail[n:]
+	return w.f.Fdatasync()
 }
 
 // isMissing reports that a file is not there.

@@ -156,8 +156,12 @@ func (l *Log) snapshotBegins() uint64 {
 	if u := l.tail.unmoved(); len(u) > 0 {
 		l.nextDirty = u[0].lsn
 	}
-	if len(l.ops) > 0 && (l.nextDirty == 0 || l.ops[0].lsn < l.nextDirty) {
-		l.nextDirty = l.ops[0].lsn
+	for i := range l.ops {
+		for _, lsn := range []uint64{l.ops[i].lsn, l.ops[i].from} {
+			if lsn != 0 && (l.nextDirty == 0 || lsn < l.nextDirty) {
+				l.nextDirty = lsn
+			}
+		}
 	}
 	l.checkpointDue.Store(false)
 	return l.dropLSN

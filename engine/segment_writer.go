@@ -113,9 +113,10 @@ func (w *segmentWriter) step() bool {
 	queue := w.queue
 	w.queue = w.spare[:0]
 	w.mu.Unlock()
-	for _, l := range queue {
+	for i, l := range queue {
 		l.queued.Store(false)
 		if !w.moved(w.mover.moveLog(l)) {
+			w.again(queue[i:])
 			return false
 		}
 	}
@@ -131,6 +132,18 @@ func (w *segmentWriter) step() bool {
 		w.s.kick() // the driver evicts and tells those who wait for room
 	}
 	return false
+}
+
+// again puts logs back into the queue: the disk was full.
+func (w *segmentWriter) again(logs []*Log) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, l := range logs {
+		// The first was taken out already; somebody may have put it back.
+		if i > 0 || !l.queued.Swap(true) {
+			w.queue = append(w.queue, l)
+		}
+	}
 }
 
 // crowded returns the logs of the oldest slab that is still needed, when more than half of

@@ -1,0 +1,70 @@
+package engine
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"millrace/engine/disk"
+)
+
+func benchOptions(t testing.TB) Options {
+	return Options{Dir: t.TempDir(), IO: disk.ModeAuto, RingBytes: 64 << 20, WALFileBytes: 64 << 20, WALBytes: 256 << 20, DiskReserveBytes: 1, Warn: t.Logf}
+}
+
+// BenchmarkAppend appends without waiting for durability; what counts is the
+// time of one call.
+func BenchmarkAppend(b *testing.B) {
+	for _, size := range []int{256, 16 << 10} {
+		b.Run(time.Duration(size).String(), func(b *testing.B) {
+			e := mustOpen(b, benchOptions(b))
+			defer func() { _ = e.Close(context.Background()) }()
+			l := mustCreate(b, e, "bench", 1)[0]
+			raw, h := testBatch(1, string(make([]byte, size)), 1)
+			b.SetBytes(int64(len(raw)))
+			b.ReportAllocs()
+			for b.Loop() {
+				appendOne(b, l, raw, h)
+			}
+			b.StopTimer()
+			st := e.Stats().Shards[0]
+			b.ReportMetric(float64(b.N)/float64(st.Commits), "batches/commit")
+			b.ReportMetric(float64(st.WALBytes)/float64(b.N*len(raw)), "wal-amp")
+		})
+	}
+}
+
+// BenchmarkCommit is the time of one small batch from append to durable, one at a time.
+func BenchmarkCommit(b *testing.B) {
+	for _, mode := range []disk.Mode{disk.ModeUring, disk.ModePwrite} {
+		b.Run(mode.String(), func(b *testing.B) {
+			o := benchOptions(b)
+			o.IO = mode
+			e, err := Open(o)
+			if err != nil {
+				b.Skip(err)
+			}
+			e.Start()
+			defer func() { _ = e.Close(context.Background()) }()
+			l := mustCreate(b, e, "bench", 1)[0]
+			done := make(chan struct{}, 1)
+			l.SetObserver(observerFunc(func(*Log) {
+				select {
+				case done <- struct{}{}:
+				default:
+				}
+			}))
+			raw, h := testBatch(1, "value", 1)
+			for b.Loop() {
+				r := appendOne(b, l, raw, h)
+				for l.AckEnd() <= r.LastOffset {
+					<-done
+				}
+			}
+		})
+	}
+}
+
+type observerFunc func(*Log)
+
+func (f observerFunc) Progress(l *Log) { f(l) }
