@@ -64,7 +64,8 @@ type ledger struct {
 
 // page is one partition's part: by offset, 0 where nothing is known.
 type page struct {
-	must []id
+	must  []id
+	acked []bool // as long as must: whether a producer was told; else only a reader was
 	// verified is the offset up to which everything has been read back since the last restart.
 	verified int64
 }
@@ -81,6 +82,7 @@ func (l *ledger) promise(p place, offset int64, i id, how string) {
 	pg := l.page(p)
 	for int64(len(pg.must)) <= offset {
 		pg.must = append(pg.must, 0)
+		pg.acked = append(pg.acked, false)
 	}
 	switch was := pg.must[offset]; {
 	case was == 0:
@@ -89,6 +91,7 @@ func (l *ledger) promise(p place, offset int64, i id, how string) {
 		l.breaks(fmt.Errorf("%v offset %d: %v was %s, but %v stood there before", p, offset, i, how, was))
 	}
 	if how == acknowledged {
+		pg.acked[offset] = true
 		l.acked++
 	} else {
 		l.seen++
@@ -110,6 +113,23 @@ func (l *ledger) must(p place, offset int64) id {
 		return 0
 	}
 	return pg.must[offset]
+}
+
+// lost describes what is known of the offsets from end on.
+func (l *ledger) lost(p place, end int64) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	pg := l.page(p)
+	var acked, seen int
+	for i := end; i < int64(len(pg.must)); i++ {
+		switch {
+		case pg.acked[i]:
+			acked++
+		case pg.must[i] != 0:
+			seen++
+		}
+	}
+	return fmt.Sprintf("%d records that were acknowledged and %d that only a reader was shown, the first: %v", acked, seen, pg.must[end])
 }
 
 // end is the first offset that nothing is known about.

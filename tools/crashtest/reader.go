@@ -78,7 +78,7 @@ func audit(ctx context.Context, seed string, l *ledger, o options, whole bool) (
 				return 0, fmt.Errorf("%v: end offset: %w", p, end.Err)
 			}
 			if end.Offset < known[p] {
-				l.broke("%v ends at offset %d, but records up to %d were acknowledged or shown", p, end.Offset, known[p]-1)
+				l.broke("%v ends at offset %d, but up to %d there were %s", p, end.Offset, known[p]-1, l.lost(p, end.Offset))
 			}
 			start := int64(0)
 			l.mu.Lock()
