@@ -79,7 +79,8 @@ fuzz: ## every fuzz test for TIME each
 
 .PHONY: sim
 sim: ## the simulated disk under the engine and the metadata log, SEEDS seeds
-	MILLRACE_SIM_SEEDS=$(SEEDS) $(TEST) -count=1 -timeout 12h -run 'Sim|Crash' ./engine/... ./raft/...
+	$(TEST) -count=1 -timeout 12h -run 'Crash|Simulation' ./engine -sim.seeds=$(SEEDS)
+	MILLRACE_SIM_SEEDS=$(SEEDS) $(TEST) -count=1 -timeout 12h -run 'Sim|Crash' ./raft/...
 
 .PHONY: chaos
 chaos: build ## kill -9 under load with a ledger, for DURATION
