@@ -80,9 +80,12 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 
 // start brings the layers up, from the disk to the clients.
 func (b *Broker) start(ctx context.Context) error {
-	m, err := machine(b.opts.DataDir)
-	if err != nil {
-		return fmt.Errorf("data directory %s: %w", b.opts.DataDir, err)
+	m := b.opts.Machine
+	if m == (config.Machine{}) {
+		var err error
+		if m, err = machine(b.opts.DataDir); err != nil {
+			return fmt.Errorf("data directory %s: %w", b.opts.DataDir, err)
+		}
 	}
 	sizes := b.conf.Sizes(m)
 	if err := b.openEngine(sizes); err != nil {

@@ -21,6 +21,7 @@ type Options struct {
 	IO             string   // auto, uring or pwrite
 	Shards         int      // WAL shards for new logs; default by the number of cores
 	Config         *config.Broker
+	Machine        config.Machine // what the sizes that Config leaves open depend on; default: what the kernel says
 	Logger         *slog.Logger
 	Now            func() time.Time // default time.Now
 

@@ -29,7 +29,7 @@ directory and addresses that the server would use. It exits with 1 if something 
 			}
 			findings := doctor.Examine(cmd.Context(), doctor.Options{
 				DataDir: p.config.DataDir(), Addresses: addresses,
-				Budgets: p.sizes.RingBytes + p.sizes.NetworkMemoryBytes, Measure: time.Duration(measure),
+				Budgets: p.sizes.RingBytes*int64(p.sizes.Shards) + p.sizes.NetworkMemoryBytes, Measure: time.Duration(measure),
 			})
 			if asJSON {
 				enc := json.NewEncoder(cmd.OutOrStdout())

@@ -16,6 +16,7 @@ func startNode(ctx context.Context, p *plan, log *slog.Logger) (node, error) {
 		AdvertisedHost: p.advertisedHost,
 		AdvertisedPort: p.advertisedPort,
 		Config:         p.config,
+		Machine:        p.machine,
 		Logger:         log,
 	})
 	if err != nil {

@@ -86,6 +86,7 @@ func (o *serverOptions) said(flag string) bool {
 type plan struct {
 	config         *config.Broker
 	warnings       []string
+	machine        config.Machine // what this process may use of it
 	sizes          config.Sizes
 	memory         int64
 	listen         []string
@@ -116,11 +117,9 @@ func (o *serverOptions) plan() (*plan, error) {
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	if err := p.size(c, values); err != nil {
+	p.config = c
+	if err := p.size(c); err != nil {
 		return nil, err
-	}
-	if p.config, err = config.New(values); err != nil {
-		return nil, &usageError{err}
 	}
 	return p, p.address(c)
 }
@@ -239,23 +238,18 @@ func orDefault(value, def string) string {
 	return value
 }
 
-// size works out what grows with the machine. The broker does so itself, but it knows the machine only, not the
-// control group (a container's limits) that the process is in: then what is left open is filled in here.
-func (p *plan) size(c *config.Broker, values map[string]string) error {
+// size works out what grows with the machine. What nobody set stays open in the configuration and is shown as the
+// default that it is; the broker is told of the machine instead, as it does not know of the control group (a
+// container's limits) that the process is in.
+func (p *plan) size(c *config.Broker) error {
 	memory, memoryErr := machine.Memory()
 	disk, _, diskErr := machine.Disk(c.DataDir())
 	if err := errors.Join(memoryErr, diskErr); err != nil {
 		return fmt.Errorf("size of this machine: %w", err)
 	}
 	p.memory = memory
-	p.sizes = c.Sizes(config.Machine{Cores: machine.Cores(), MemoryBytes: memory, DiskBytes: disk})
-	if !machine.Limited() {
-		return nil // the broker comes to the same sizes, and shows them as the defaults that they are
-	}
-	values["millrace.shards"] = strconv.Itoa(p.sizes.Shards)
-	values["millrace.wal.bytes"] = strconv.FormatInt(p.sizes.WALBytes, 10)
-	values["millrace.tail.ring.bytes"] = strconv.FormatInt(p.sizes.RingBytes, 10)
-	values["millrace.network.memory.bytes"] = strconv.FormatInt(p.sizes.NetworkMemoryBytes, 10)
+	p.machine = config.Machine{Cores: machine.Cores(), MemoryBytes: memory, DiskBytes: disk}
+	p.sizes = c.Sizes(p.machine)
 	return nil
 }
 

@@ -42,8 +42,25 @@ func TestDefaultsListenOnThisMachineOnly(t *testing.T) {
 	if !slices.Equal(p.listen, []string{"127.0.0.1:9092"}) || p.open || p.config.DataDir() != "./data" || p.config.NodeID() != 1 || p.config.AdminAddress() != "127.0.0.1:9644" {
 		t.Errorf("plan %+v, data %s", p, p.config.DataDir())
 	}
-	if p.sizes.Shards < 1 || p.sizes.WALBytes < 64<<20 || p.sizes.RingBytes < 64<<20 {
+	if n := int64(p.sizes.Shards); n < 1 || n*p.sizes.WALBytes < 64<<20 || n*p.sizes.RingBytes < 64<<20 {
 		t.Errorf("sizes %+v", p.sizes)
+	}
+}
+
+// What the flags call "over all shards" is divided once, here and in the broker alike.
+func TestSizesAreDividedAmongTheShardsOnce(t *testing.T) {
+	p, err := planOf(t, "--shards", "4", "--wal-bytes", "1GiB", "--ring-bytes", "256MiB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := p.config.Sizes(p.machine); s != p.sizes || s.Shards != 4 || s.WALBytes != 256<<20 || s.RingBytes != 64<<20 {
+		t.Errorf("the broker's sizes %+v, the plan's %+v", s, p.sizes)
+	}
+	if p, err = planOf(t, "--shards", "4"); err != nil {
+		t.Fatal(err)
+	}
+	if p.config.WALBytes() != 0 || p.config.RingBytes() != 0 || p.config.Sizes(p.machine) != p.sizes {
+		t.Errorf("what nobody said became a setting: %+v", p.sizes)
 	}
 }
 
