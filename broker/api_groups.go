@@ -2,10 +2,12 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"millrace/broker/group"
+	"millrace/broker/replica"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -69,14 +71,14 @@ func (b *Broker) offsetCommit(rc *requestContext, c *call, req *kmsg.OffsetCommi
 	var unknown []kmsg.OffsetCommitResponseTopic
 	kept := req.Topics[:0]
 	for _, t := range req.Topics {
-		topic := b.partitions.Topic(t.Topic)
+		topic, code := b.topicOfOffsets(rc.Version, &t.Topic, t.TopicID)
 		bad := kmsg.NewOffsetCommitResponseTopic()
-		bad.Topic = t.Topic
+		bad.Topic, bad.TopicID = t.Topic, t.TopicID
 		parts := t.Partitions[:0]
 		for _, p := range t.Partitions {
 			if topic == nil || topic.Partition(p.Partition) == nil {
 				bp := kmsg.NewOffsetCommitResponseTopicPartition()
-				bp.Partition, bp.ErrorCode = p.Partition, errUnknownTopicOrPartition
+				bp.Partition, bp.ErrorCode = p.Partition, code
 				bad.Partitions = append(bad.Partitions, bp)
 				continue
 			}
@@ -92,7 +94,7 @@ func (b *Broker) offsetCommit(rc *requestContext, c *call, req *kmsg.OffsetCommi
 	req.Topics = kept
 	for _, t := range req.Topics {
 		rt := kmsg.NewOffsetCommitResponseTopic()
-		rt.Topic = t.Topic
+		rt.Topic, rt.TopicID = t.Topic, t.TopicID
 		for _, p := range t.Partitions {
 			rp := kmsg.NewOffsetCommitResponseTopicPartition()
 			rp.Partition = p.Partition
@@ -110,6 +112,24 @@ func (b *Broker) offsetCommit(rc *requestContext, c *call, req *kmsg.OffsetCommi
 	b.onGroupToken(token, req.Group, refusal, func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
 		return s.OffsetCommit(now, t, clientOf(rc), rc.Version, req)
 	})
+}
+
+// offsetsByID is the version of OffsetCommit and OffsetFetch that names topics by
+// id only (KIP-848).
+const offsetsByID = 10
+
+// topicOfOffsets finds the topic that an offset belongs to, and fills in its name;
+// without one, or for a partition that it has not, there is an error code.
+func (b *Broker) topicOfOffsets(version int16, name *string, id [16]byte) (*replica.Topic, int16) {
+	if version < offsetsByID {
+		return b.partitions.Topic(*name), errUnknownTopicOrPartition
+	}
+	t := b.partitions.TopicByID(id)
+	if t == nil {
+		return nil, errUnknownTopicID
+	}
+	*name = t.Name
+	return t, errUnknownTopicOrPartition
 }
 
 func (b *Broker) offsetDelete(rc *requestContext, c *call, req *kmsg.OffsetDeleteRequest) {
@@ -164,13 +184,48 @@ func (b *Broker) offsetFetch(rc *requestContext, c *call, req *kmsg.OffsetFetchR
 		rg := kmsg.NewOffsetFetchResponseGroup()
 		rg.Group = id
 		refusal.Groups = append(refusal.Groups, rg)
+		unknown := b.nameOffsetTopics(rc.Version, &one.Groups[0])
 		token := &groupCall{call: c, finish: func(r kmsg.Response) {
-			all.part(func() { resp.Groups = append(resp.Groups, r.(*kmsg.OffsetFetchResponse).Groups...) })
+			g := &r.(*kmsg.OffsetFetchResponse).Groups[0]
+			if rc.Version >= offsetsByID {
+				g.Topics = slices.DeleteFunc(g.Topics, func(t kmsg.OffsetFetchResponseGroupTopic) bool { return t.TopicID == [16]byte{} })
+			}
+			if g.ErrorCode == 0 {
+				g.Topics = append(g.Topics, unknown...)
+			}
+			all.part(func() { resp.Groups = append(resp.Groups, *g) })
 		}}
 		b.onGroupToken(token, id, refusal, func(now time.Time, s *group.Shard, t *groupCall) group.Effects {
 			return s.OffsetFetch(now, t, clientOf(rc), rc.Version, one)
 		})
 	}
+}
+
+// nameOffsetTopics fills in the names of topics that were asked for by id. What
+// has no name is taken out of the request and returned as its own answer. A topic
+// that is gone has offsets, perhaps, but no id: they are not shown.
+func (b *Broker) nameOffsetTopics(version int16, g *kmsg.OffsetFetchRequestGroup) (unknown []kmsg.OffsetFetchResponseGroupTopic) {
+	if version < offsetsByID || g.Topics == nil {
+		return nil
+	}
+	kept := g.Topics[:0]
+	for _, t := range g.Topics {
+		topic, code := b.topicOfOffsets(version, &t.Topic, t.TopicID)
+		if topic != nil {
+			kept = append(kept, t)
+			continue
+		}
+		rt := kmsg.NewOffsetFetchResponseGroupTopic()
+		rt.TopicID = t.TopicID
+		for _, p := range t.Partitions {
+			rp := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+			rp.Partition, rp.Offset, rp.LeaderEpoch, rp.ErrorCode = p, -1, -1, code
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		unknown = append(unknown, rt)
+	}
+	g.Topics = kept
+	return unknown
 }
 
 func (b *Broker) describeGroups(rc *requestContext, c *call, req *kmsg.DescribeGroupsRequest) {

@@ -15,9 +15,10 @@ const (
 	tsMaxTimestamp  = -3 // KIP-734, version 7
 	tsEarliestLocal = -4 // KIP-405, version 8
 	tsLatestTiered  = -5 // KIP-1005, version 9
+	tsPendingUpload = -6 // KIP-1023, version 11
 )
 
-// ListOffsets, versions 1-10 (4: leader epochs; 10: timeout, unused: nothing
+// ListOffsets, versions 1-11 (4: leader epochs; 10: timeout, unused: nothing
 // here is remote). "Latest" is the high watermark, or the last stable offset for
 // read_committed.
 func (b *Broker) listOffsets(_ context.Context, rc *requestContext, req *kmsg.ListOffsetsRequest) *kmsg.ListOffsetsResponse {
@@ -62,7 +63,7 @@ func (b *Broker) listOffset(rc *requestContext, topic string, q *kmsg.ListOffset
 	case q.Timestamp == tsEarliest, q.Timestamp == tsEarliestLocal && rc.Version >= 8:
 		r.Offset = log.LogStartOffset()
 		r.LeaderEpoch = log.EpochAt(r.Offset)
-	case q.Timestamp == tsLatestTiered && rc.Version >= 9:
+	case q.Timestamp == tsLatestTiered && rc.Version >= 9, q.Timestamp == tsPendingUpload && rc.Version >= 11:
 		// Nothing is tiered: no offset.
 	case q.Timestamp == tsMaxTimestamp && rc.Version >= 7:
 		if ts, off := log.MaxTimestampOffset(); off >= 0 && off < end {
