@@ -93,3 +93,4 @@ bench: build ## a broker on a temporary directory and the load of record against
 .PHONY: docs
 docs: ## regenerate what is made from code
 	$(GO) run -ldflags=$(LDFLAGS) ./tools/millrace config reference > broker/config/REFERENCE.md
+	MILLRACE_UPDATE=1 $(TEST) -count=1 -run TestAPIsAreDocumented ./broker
