@@ -31,6 +31,7 @@ moment. --verify reads every acknowledged record back at its acknowledged offset
 		Example: `  millrace bench --duration 30 --concurrency 128 --message-size 256
   millrace bench --rate 20000 --message-size 1024 --partitions 16 --json result.json
   millrace bench --mode end-to-end --rate 5000
+  millrace bench --raw --concurrency 4 --inflight 5 --batch 64KiB --message-size 1024 --partitions 4
   millrace bench --mode consume --raw`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.BootstrapServers = c.bootstrap
@@ -97,7 +98,9 @@ moment. --verify reads every acknowledged record back at its acknowledged offset
 	fs.BoolVar(&o.Idempotent, "idempotent", false, "idempotent producer")
 	fs.StringVar(&o.Compression, "compression", "none", "none, gzip, snappy, lz4 or zstd")
 	fs.IntVar(&o.Consumers, "consumers", 1, "readers, each of which reads everything")
-	fs.BoolVar(&o.Raw, "raw", false, "leave the client library out: a connection and a pre-encoded request a task")
+	fs.BoolVar(&o.Raw, "raw", false, "leave the client library out: --concurrency connections, pre-encoded requests, --inflight on each")
+	fs.IntVar(&o.Threads, "threads", 1, "with --raw: threads that share the connections")
+	fs.IntVar(&o.Topics, "topics", 1, "with --raw: topics to write to; the others are called TOPIC-1 and so on")
 	fs.BoolVar(&o.Verify, "verify", false, "read every acknowledged record back at its offset afterwards")
 	fs.IntVar(&o.BrokerPID, "broker-pid", 0, "process whose CPU time and memory are reported, too")
 	fs.Var(&drain, "drain", "how long to wait for the last answers")

@@ -16,6 +16,14 @@
 // shown; the durability class of what was measured is part of the result; Verify reads every acknowledged
 // record back at its acknowledged offset and fails the run if one is missing, changed or there twice.
 //
-// Raw mode leaves the client library out: one connection and one pre-encoded request a task. It shows the
-// broker's ceiling where the client would be the bottleneck. Run is the only entry; one run at a time.
+// Raw mode leaves the client library out, so that it shows the broker's ceiling where the client would be the
+// bottleneck. It is closed or open like the other, with Concurrency connections and Inflight requests on each:
+//
+//	epoll loop --> answers --> ledger, latency --> next requests of each window: stamp, one write a connection
+//
+// A request is encoded once. What makes it another one for every send, the number and the time in its first
+// record, changes 24 bytes, and its checksum is worked out from theirs. Raw readers look at batch headers and
+// throw the rest away; the raw verification reads the checksums of all bytes as well.
+//
+// Run is the only entry; one run at a time.
 package bench

@@ -16,9 +16,12 @@ type load struct {
 	o       *Options
 	w       window
 	payload *payload
-	acks    *recorder // latency of acknowledgements
-	ledger  *ledger   // nil unless the run is verified
-	target  target
+	acks    *recorder  // latency of acknowledgements
+	ledger  *ledger    // nil unless the run is verified
+	places  []place    // raw: what is written to
+	heads   []*rawHead // raw: the requests' beginnings, by place
+
+	rawLedger *rawLedger // raw: nil unless the run is verified
 
 	numbers  atomic.Uint64 // next record number; numbers are dense from 0
 	sent     atomic.Int64
@@ -32,7 +35,10 @@ type load struct {
 
 func newLoad(o *Options, w window, p *payload) *load {
 	l := &load{o: o, w: w, payload: p, acks: newRecorder(), lag: hdr.New(latencyMin, latencyMax, latencyDigits)}
-	if o.Verify {
+	switch {
+	case o.Verify && o.Raw:
+		l.rawLedger = newRawLedger(max(1, o.Threads))
+	case o.Verify:
 		l.ledger = newLedger()
 	}
 	return l
@@ -185,22 +191,25 @@ type failures struct {
 	others int64
 }
 
-func (f *failures) add(err error) {
+func (f *failures) add(err error) { f.addMany(err, 1) }
+
+// addMany counts n failures with the same reason.
+func (f *failures) addMany(err error, n int64) {
 	reason := err
 	for inner := errors.Unwrap(reason); inner != nil; inner = errors.Unwrap(reason) {
 		reason = inner // the innermost is the one without addresses and numbers
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.count++
+	f.count += n
 	if _, known := f.kinds[reason.Error()]; !known && len(f.kinds) >= failureKindsMax {
-		f.others++
+		f.others += n
 		return
 	}
 	if f.kinds == nil {
 		f.kinds = map[string]int64{}
 	}
-	f.kinds[reason.Error()]++
+	f.kinds[reason.Error()] += n
 }
 
 func (f *failures) total() int64 {

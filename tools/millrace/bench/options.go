@@ -45,6 +45,8 @@ type Options struct {
 	Compression   string
 	Timeout       time.Duration // of one record
 	Raw           bool
+	Threads       int // raw: epoll loops that share the connections; 0: 1
+	Topics        int // raw: topics that are written to, the others named Topic-1 and so on; 0: 1
 	Verify        bool
 	BrokerPID     int       // process whose CPU time and memory are reported too; 0: none
 	Progress      io.Writer // a line every ProgressEvery; nil: none
@@ -55,6 +57,7 @@ type Options struct {
 const (
 	concurrencyMax = 100_000
 	messageSizeMax = 64 << 20
+	threadsMax     = 64
 	bufferedMax    = 1_000_000 // records of an open loop that may wait in the client
 )
 
@@ -87,8 +90,12 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("in-flight requests %d: use 1 or more", o.Inflight)
 	case o.Consumers < 1:
 		return fmt.Errorf("consumers %d: use 1 or more", o.Consumers)
-	case o.Raw && (o.Rate > 0 || o.Mode == EndToEnd || o.Idempotent || o.Compression != "none"):
-		return errors.New("raw mode is a closed loop of produce or consume, not idempotent, not compressed")
+	case o.Raw && (o.Acks == 0 || o.Idempotent || o.Compression != "none" || o.Keys > 0):
+		return errors.New("raw mode waits for acknowledgements, is not idempotent, not compressed and has no keys")
+	case o.Topics > 1 && (!o.Raw || o.Mode != Produce):
+		return errors.New("several topics need raw mode and produce")
+	case o.Threads < 0 || o.Threads > threadsMax:
+		return fmt.Errorf("threads %d: use 1 to %d", o.Threads, threadsMax)
 	}
 	_, err := o.codec()
 	return err

@@ -59,10 +59,15 @@ func (p *payload) fill(r *kgo.Record, buf []byte, number uint64, due time.Time) 
 
 // put writes the value of that number into buf, which has the run's message size.
 func (p *payload) put(buf []byte, number uint64, due time.Time) {
+	p.putHeader(buf, number, due)
+	copy(buf[headerSize:], p.filler(p.run, number))
+}
+
+// putHeader writes what a value begins with.
+func (p *payload) putHeader(buf []byte, number uint64, due time.Time) {
 	binary.BigEndian.PutUint64(buf, p.run)
 	binary.BigEndian.PutUint64(buf[8:], number)
 	binary.BigEndian.PutUint64(buf[16:], uint64(due.Sub(p.began)))
-	copy(buf[headerSize:], p.filler(p.run, number))
 }
 
 // parse reads a value's header; ok is false if it is no record of this run.

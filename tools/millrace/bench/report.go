@@ -52,6 +52,7 @@ type Settings struct {
 	Idempotent  bool    `json:"idempotent"`
 	Compression string  `json:"compression"`
 	Raw         bool    `json:"raw"`
+	Topics      int     `json:"topics,omitempty"`
 	Consumers   int     `json:"consumers,omitempty"`
 	WarmupSec   float64 `json:"warmup_seconds"`
 }

@@ -32,7 +32,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		Settings: Settings{
 			MessageSize: o.MessageSize, Keys: o.Keys, Partitions: len(t.partitions), Acks: acksName(o.Acks),
 			LingerMS: float64(o.Linger.Microseconds()) / 1e3, BatchBytes: o.BatchBytes, Inflight: o.Inflight, Idempotent: o.Idempotent,
-			Compression: o.Compression, Raw: o.Raw, WarmupSec: o.Warmup.Seconds(),
+			Compression: o.Compression, Raw: o.Raw, Topics: o.Topics, WarmupSec: o.Warmup.Seconds(),
 		},
 	}
 	switch {
@@ -65,13 +65,27 @@ func produce(ctx context.Context, o *Options, t target, r *Report) error {
 	}
 	w := newWindow(time.Now(), o.Warmup, o.Duration)
 	l := newLoad(o, w, newPayload(rand.Uint64(), w.began, o.MessageSize, o.Keys))
-	l.target = t
+	if o.Raw {
+		var err error
+		if l.places, err = places(ctx, o, t); err != nil {
+			return err
+		}
+		// Preparing takes its time where topics are many; the window is to start with the load.
+		w = newWindow(time.Now(), o.Warmup, o.Duration)
+		l.w, l.payload.began = w, w.began
+	}
 
 	var readers *reading
 	if o.Mode == EndToEnd {
 		readers = &reading{o: o, w: w, payload: l.payload, latency: newRecorder()}
 		reading, stop := context.WithCancel(context.WithoutCancel(ctx))
-		wait, err := readers.start(reading, ends, nil)
+		var wait func()
+		var err error
+		if o.Raw {
+			wait, err = readers.startRaw(reading, t, ends, nil)
+		} else {
+			wait, err = readers.start(reading, ends, nil)
+		}
 		if err != nil {
 			stop()
 			return err
@@ -110,7 +124,13 @@ func produce(ctx context.Context, o *Options, t target, r *Report) error {
 		return fmt.Errorf("%w: %v", ErrNothing, r.Failures)
 	}
 	if o.Verify {
-		if r.Verify, err = verify(context.WithoutCancel(ctx), o, l.payload, l.ledger, l.numbers.Load()); err != nil {
+		reading := context.WithoutCancel(ctx)
+		if o.Raw {
+			r.Verify, err = l.verifyRaw(reading)
+		} else {
+			r.Verify, err = verify(reading, o, l.payload, l.ledger, l.numbers.Load())
+		}
+		if err != nil {
 			return fmt.Errorf("verify: %w", err)
 		}
 		if !r.Verify.OK {
@@ -139,13 +159,14 @@ func consume(ctx context.Context, o *Options, t target, r *Report) error {
 	until, cancel := context.WithDeadline(ctx, w.closes)
 	defer cancel()
 	show := startProgress(o, w, nil, func() (int64, int64) { return reads.records.Load(), reads.reasons.total() })
+	var wait func()
 	if o.Raw {
-		err = reads.runRaw(until, t, starts, ends)
+		wait, err = reads.startRaw(until, t, starts, ends)
 	} else {
-		var wait func()
-		if wait, err = reads.start(until, starts, ends); err == nil {
-			wait()
-		}
+		wait, err = reads.start(until, starts, ends)
+	}
+	if err == nil {
+		wait()
 	}
 	show.stop()
 	if err != nil {
