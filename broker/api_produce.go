@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -11,6 +12,8 @@ import (
 	"millrace/engine"
 	"millrace/engine/batch"
 	"millrace/netpoll"
+
+	"github.com/klauspost/crc32"
 )
 
 // Produce, versions 3-13 (13: topic ids instead of names). Records are walked
@@ -39,6 +42,7 @@ type produceRequest struct {
 	again   bool // part was read but could not be appended yet
 	parked  bool
 	failed  bool // some partition failed
+	broken  bool // the request ends in the middle: it gets no answer
 	// pending counts the partitions that wait for their acknowledgement, and
 	// one for the walk itself. Who brings it to zero finishes the request.
 	pending atomic.Int32
@@ -67,7 +71,7 @@ func (b *Broker) produce(s *session, f netpoll.Frame, body []byte, version int16
 	p.b, p.s, p.conn, p.slot = b, s, s.conn, s.conn.Begin()
 	p.version, p.corr, p.acks, p.frame = version, corr, h.Acks, f
 	p.topics, p.results = p.topics[:0], p.results[:0]
-	p.again, p.parked, p.failed, p.refuse = false, false, false, 0
+	p.again, p.parked, p.failed, p.broken, p.refuse = false, false, false, false, 0
 	p.pending.Store(1)
 	switch {
 	case h.Acks < -1 || h.Acks > 1:
@@ -97,7 +101,7 @@ func (p *produceRequest) walk() {
 		// What was appended before the damage stays: the client gets no answer
 		// and must assume nothing.
 		p.conn.Close(fmt.Errorf("Produce version %d: %w", p.version, err))
-		p.failed = true
+		p.broken = true
 	}
 	p.frame.Release()
 	p.frame = netpoll.Frame{}
@@ -210,6 +214,10 @@ func (b *Broker) checkBatch(raw []byte, t *replica.Settings, r *wire.ProduceResu
 	switch {
 	case errors.Is(err, batch.ErrMagic):
 		return h, errInvalidRecord, "only record batches of magic 2 are accepted"
+	case (errors.Is(err, batch.ErrCount) || errors.Is(err, batch.ErrCodec)) && intact(raw):
+		// It came as it was sent: sending it again, as a client does after
+		// CORRUPT_MESSAGE, would not help.
+		return h, errInvalidRecord, err.Error()
 	case err != nil:
 		return h, errCorruptMessage, err.Error()
 	case h.Size() < len(raw):
@@ -252,6 +260,14 @@ func (b *Broker) checkBatch(raw []byte, t *replica.Settings, r *wire.ProduceResu
 	}
 	return h, 0, ""
 }
+
+// intact tells whether the CRC of a batch whose header makes no sense is right.
+func intact(raw []byte) bool {
+	const crc, covered = 17, 21
+	return len(raw) >= batch.HeaderSize && crc32.Checksum(raw[covered:], castagnoli) == binary.BigEndian.Uint32(raw[crc:])
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // maxUncompressedBytes bounds what one batch may unfold to when it must be
 // looked into.
@@ -303,6 +319,8 @@ func (p *produceRequest) park() {
 // finish answers, on the connection's loop, and gives the request back.
 func (p *produceRequest) finish() {
 	switch {
+	case p.broken:
+		p.conn.Skip(p.slot)
 	case p.acks == 0:
 		p.conn.Skip(p.slot)
 		if p.failed {
