@@ -850,17 +850,16 @@ func (r *recovery) flush() error {
 func (r *recovery) finish() error {
 	s := r.s
 	e := s.e
-	if len(r.tail) > 0 {
-		// The tail moves to a new file; the old one ends before it.
-		last := r.used[len(r.used)-1]
-		last.lastLSN = max(r.tail[0].head.lsn-1, last.firstLSN-1)
-	}
 	for _, w := range r.used {
+		// A file that holds some of the tail ends at or above the replay LSN: it is kept until the tail is elsewhere.
 		if w.lastLSN < r.replay && !w.damaged {
 			s.freeFiles = append(s.freeFiles, w)
 			continue
 		}
 		s.fullFiles = append(s.fullFiles, w)
+	}
+	if err := s.removeSmallFiles(); err != nil {
+		return err
 	}
 	if len(s.freeFiles) < walFilesReady {
 		size := min(e.o.WALFileBytes, int64(4*s.slabBytes))
@@ -873,6 +872,14 @@ func (r *recovery) finish() error {
 				return err
 			}
 			s.freeFiles = append(s.freeFiles, w)
+		}
+	}
+	if err := r.makeTailRoom(); err != nil {
+		return err
+	}
+	if len(r.tail) > 0 {
+		for _, w := range r.used {
+			w.lastLSN = min(w.lastLSN, r.tail[0].head.lsn-1)
 		}
 	}
 	if s.filling != nil {
@@ -897,24 +904,97 @@ func (r *recovery) finish() error {
 	return nil
 }
 
-// rewriteTail writes the commits that may not be on the device into a fresh WAL file. A flush of the old
+// removeSmallFiles deletes free WAL files that were made when commits were smaller: not every commit would fit.
+func (s *Shard) removeSmallFiles() error {
+	kept := s.freeFiles[:0]
+	for _, w := range s.freeFiles {
+		if w.end()-blockSize >= int64(s.slabBytes) {
+			kept = append(kept, w)
+			continue
+		}
+		if err := s.e.fs.Remove(s.path(w.name)); err != nil {
+			return err
+		}
+		if err := w.f.Close(); err != nil {
+			return err
+		}
+	}
+	s.freeFiles = kept
+	return nil
+}
+
+// makeTailRoom adds WAL files, beyond the budget if it must, until the tail fits into the free ones. On a full
+// disk the tail stays where it is, and so does one with commits of a size that is no longer made: it has been flushed.
+func (r *recovery) makeTailRoom() error {
+	s := r.s
+	for i := range r.tail {
+		if int(r.tail[i].head.size) > s.slabBytes {
+			r.tail = nil
+			return nil
+		}
+	}
+	for !r.tailFits() {
+		w, err := s.createWALFile(s.e.o.WALFileBytes)
+		if noSpace(err) {
+			s.e.o.Warn("shard %d: no space to write the end of the WAL again: it stays in its old file", s.id)
+			r.tail = nil
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.freeFiles = append(s.freeFiles, w)
+	}
+	return nil
+}
+
+// tailFits reports whether rewriteTail will find room.
+func (r *recovery) tailFits() bool {
+	i, pos := 0, int64(blockSize)
+	for n := range r.tail {
+		size := int64(r.tail[n].head.size)
+		for i < len(r.s.freeFiles) && pos+size > r.s.freeFiles[i].end() {
+			i++
+			pos = blockSize
+		}
+		if i == len(r.s.freeFiles) {
+			return false
+		}
+		pos += size
+	}
+	return true
+}
+
+// rewriteTail writes the commits that may not be on the device into fresh WAL files. A flush of the old
 // one is not enough: if the last process had met an error there, what can be read need
-// not be what is stored. The file header comes last: a file that has one is complete.
+// not be what is stored. The file headers come last, and the last file's first: a file that has one is complete,
+// and so are those that follow it, so that a crash in between hides no commit of the old files that is not there again.
 func (r *recovery) rewriteTail() error {
 	s := r.s
 	if s.e.o.sabotage.noRecoveryFlush {
 		return nil
 	}
+	var files []*walFile
 	for len(r.tail) > 0 {
-		if len(s.freeFiles) == 0 {
-			return errors.New("engine: no WAL file is free for the end of the old one")
-		}
 		if !s.beginFile(r.tail[0].head.lsn) {
-			panic("BUG: a free WAL file could not be begun")
+			panic("BUG: no WAL file is free for the end of the old one")
 		}
 		if err := r.rewriteInto(s.cur); err != nil {
 			return err
 		}
+		files = append(files, s.cur)
+	}
+	slices.Reverse(files)
+	for _, w := range files {
+		for _, pos := range []int64{0, w.end()} {
+			if _, err := w.f.WriteAt(w.header, pos); err != nil {
+				return err
+			}
+		}
+		if err := w.f.Fdatasync(); err != nil {
+			return err
+		}
+		w.fresh = false
 	}
 	return nil
 }
@@ -941,15 +1021,6 @@ func (r *recovery) rewriteInto(w *walFile) error {
 	if n == 0 {
 		return fmt.Errorf("engine: a commit of %d bytes does not fit into WAL file %s", r.tail[0].head.size, w.name)
 	}
-	if err := w.f.Fdatasync(); err != nil {
-		return err
-	}
-	for _, pos := range []int64{0, w.end()} {
-		if _, err := w.f.WriteAt(w.header, pos); err != nil {
-			return err
-		}
-	}
-	w.fresh = false
 	r.tail = r.tail[n:]
 	return w.f.Fdatasync()
 }

@@ -59,6 +59,7 @@ type Shard struct {
 
 	// Driver only.
 	group     *group // in flight, nil when idle
+	groupID   uint64 // of the newest group
 	spares    []*group
 	comps     []disk.Completion
 	unflushed []rowRef // D1 rows written and not flushed
@@ -81,6 +82,7 @@ type Shard struct {
 
 // group is what one flush covers: commits in one WAL file.
 type group struct {
+	id       uint64 // names its operations, so that a completion cannot be counted for another group
 	commits  []*commit
 	file     *walFile
 	writes   int // not yet completed
@@ -191,8 +193,8 @@ func (s *Shard) Poll() {
 // complete takes one completion.
 func (s *Shard) complete(c *disk.Completion) {
 	g := s.group
-	if g == nil {
-		panic(fmt.Sprintf("BUG: completion %d without a group in flight", c.ID))
+	if g == nil || c.ID != g.id || g.writes == 0 {
+		panic(fmt.Sprintf("BUG: completion of group %d, in flight is %+v", c.ID, g))
 	}
 	g.writes--
 	if c.Err != nil && g.err == nil {
@@ -216,7 +218,7 @@ func (s *Shard) advance() *group {
 		g.flushing = true
 		g.writes = 1
 		s.e.o.onWindow(winWALFlush)
-		if err := s.queue.Fsync(g.file.f, 0); err != nil {
+		if err := s.queue.Fsync(g.file.f, g.id); err != nil {
 			s.e.fail(fmt.Errorf("engine: WAL %s: %w", g.file.name, err))
 			return nil
 		}
@@ -259,6 +261,8 @@ func (s *Shard) submitNext() {
 	s.mu.Unlock()
 
 	s.group = g
+	s.groupID++
+	g.id = s.groupID
 	g.began = s.e.now().UnixNano()
 	s.e.o.onWindow(winWALWrite)
 	s.queueGroup(g)
@@ -342,7 +346,7 @@ func (s *Shard) queueGroup(g *group) {
 		g.flushing = true
 		g.writes++
 		s.e.o.onWindow(winWALFlush)
-		if err := s.queue.Fsync(g.file.f, 0); err != nil {
+		if err := s.queue.Fsync(g.file.f, g.id); err != nil {
 			s.e.fail(fmt.Errorf("engine: WAL %s: %w", g.file.name, err))
 		}
 	}
@@ -369,7 +373,7 @@ func (s *Shard) oneWrite(g *group) bool {
 
 func (s *Shard) queueWrite(g *group, p []byte, off int64) {
 	g.writes++
-	if err := s.queue.Write(g.file.f, p, off, g.dsync, 0); err != nil {
+	if err := s.queue.Write(g.file.f, p, off, g.dsync, g.id); err != nil {
 		s.e.fail(fmt.Errorf("engine: WAL %s: %w", g.file.name, err))
 	}
 }
