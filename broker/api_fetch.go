@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 // fetchRequest is one Fetch request under way.
 type fetchRequest struct {
 	b       *Broker
+	s       *session
 	conn    *netpoll.Conn
 	slot    netpoll.Slot
 	version int16
@@ -37,12 +39,20 @@ type fetchRequest struct {
 	state   atomic.Int32 // fetchIdle, fetchWaiting
 	expired bool         // max.wait is over
 	ready   bool         // a worker has read the answer
+	charged bool         // its partitions are counted in b.fetchWaiting
 	timer   netpoll.Timer
 }
 
 const (
 	fetchIdle int32 = iota
 	fetchWaiting
+)
+
+// fetchPartitionsMax bounds one request, fetchFreePartitions is what each may wait
+// for without being counted.
+const (
+	fetchPartitionsMax  = 250_000
+	fetchFreePartitions = 16
 )
 
 // fetchPart is one partition of a request and of its answer.
@@ -64,12 +74,19 @@ func (b *Broker) fetch(s *session, f netpoll.Frame, body []byte, version int16, 
 		s.conn.Close(fmt.Errorf("Fetch version %d: %w", version, err))
 		return
 	}
-	r := &fetchRequest{b: b, conn: s.conn, slot: s.conn.Begin(), version: version, corr: corr, h: h}
+	r := &fetchRequest{b: b, s: s, conn: s.conn, slot: s.conn.Begin(), version: version, corr: corr, h: h}
 	code := b.sessions.open(r, &s.fetch)
-	if err := s.fetch.Err(); err != nil {
+	err = s.fetch.Err()
+	if err == nil && len(r.parts) > fetchPartitionsMax {
+		err = errTooManyPartitions
+	}
+	if err != nil {
+		b.sessions.abandon(r)
 		s.conn.Close(fmt.Errorf("Fetch version %d: %w", version, err))
 		return
 	}
+	s.enterSlow()
+	s.fetches = append(s.fetches, r)
 	if code != 0 {
 		r.refuse(code)
 		return
@@ -189,7 +206,7 @@ func (r *fetchRequest) release() {
 // wait sleeps until a partition's high watermark moves or max.wait is over.
 func (r *fetchRequest) wait() {
 	left := r.dead.Sub(r.b.now())
-	if left <= 0 {
+	if left <= 0 || !r.charge() {
 		r.expired = true
 		r.try()
 		return
@@ -203,6 +220,41 @@ func (r *fetchRequest) wait() {
 		}
 	}
 	r.timer = r.conn.Loop().After(left, fetchExpiry{r})
+}
+
+// charge counts the partitions of a request that waits. When there are too many of
+// them it may not: it is answered with what there is, as if max.wait were over.
+func (r *fetchRequest) charge() bool {
+	n := int64(len(r.parts))
+	if r.charged || n <= fetchFreePartitions {
+		return true
+	}
+	if r.b.fetchWaiting.Add(n) > r.b.fetchWaitingMax {
+		r.b.fetchWaiting.Add(-n)
+		return false
+	}
+	r.charged = true
+	return true
+}
+
+// end lets the connection and the session go on.
+func (r *fetchRequest) end() {
+	if r.charged {
+		r.charged = false
+		r.b.fetchWaiting.Add(-int64(len(r.parts)))
+	}
+	r.b.sessions.finish(r)
+	if i := slices.Index(r.s.fetches, r); i >= 0 {
+		r.s.fetches = slices.Delete(r.s.fetches, i, i+1)
+	}
+	r.s.leaveSlow()
+}
+
+// giveUp ends a request whose client is gone; it may have asked to wait for weeks.
+func (r *fetchRequest) giveUp() {
+	if r.state.CompareAndSwap(fetchWaiting, fetchIdle) {
+		r.Run()
+	}
 }
 
 // Progressed implements replica.ProgressWaiter: on any thread, any number of
@@ -238,7 +290,7 @@ func (r *fetchRequest) Run() {
 		return
 	}
 	if r.conn.Closed() {
-		r.b.sessions.finish(r)
+		r.end()
 		return
 	}
 	r.try()
@@ -251,6 +303,7 @@ func (r *fetchRequest) refuse(code int16) {
 	b = wire.AppendFetchStart(b, r.version, code, 0, 0)
 	resp.Append(wire.AppendNoTags(b, wire.FetchFlexible(r.version)))
 	r.conn.Reply(r.slot, resp)
+	r.end()
 }
 
 // answer writes the response: per partition a header, its spans, a tail.
@@ -299,8 +352,8 @@ func (r *fetchRequest) answer() {
 	}
 	resp.Commit(wire.AppendNoTags(b, flexible))
 	r.spans = nil
-	r.b.sessions.finish(r)
 	r.conn.Reply(r.slot, resp)
+	r.end()
 }
 
 // groupSize counts the partitions to be sent that follow r.parts[i] in the

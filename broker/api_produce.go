@@ -88,6 +88,10 @@ func (p *produceRequest) walk() {
 	s := p.s
 	for p.again || s.produce.Next(&p.part) {
 		if !p.again {
+			if len(p.results) == producePartitionsMax {
+				p.giveUp(errTooManyPartitions)
+				break
+			}
 			p.enter()
 		}
 		p.again = false
@@ -98,16 +102,26 @@ func (p *produceRequest) walk() {
 		}
 	}
 	if err := s.produce.Err(); err != nil {
-		// What was appended before the damage stays: the client gets no answer
-		// and must assume nothing.
-		p.conn.Close(fmt.Errorf("Produce version %d: %w", p.version, err))
-		p.broken = true
+		p.giveUp(err)
 	}
 	p.frame.Release()
 	p.frame = netpoll.Frame{}
 	if p.pending.Add(-1) == 0 {
 		p.finish()
 	}
+}
+
+// producePartitionsMax bounds what a request grows to here: a partition without
+// records takes six bytes of it.
+const producePartitionsMax = 100_000
+
+var errTooManyPartitions = errors.New("more partitions than any client has")
+
+// giveUp closes the connection in the middle of a request. What was appended
+// before the damage stays: the client gets no answer and must assume nothing.
+func (p *produceRequest) giveUp(err error) {
+	p.conn.Close(fmt.Errorf("Produce version %d: %w", p.version, err))
+	p.broken = true
 }
 
 // enter makes room for the answer of the partition that was just read.
@@ -302,16 +316,14 @@ func (p *produceRequest) Run() {
 	s := p.s
 	p.parked, s.parked = false, nil
 	p.walk()
-	if s.parked == nil {
-		s.conn.Resume()
-	}
+	s.letGo()
 }
 
 // park waits for room in the engine: the connection delivers nothing more.
 func (p *produceRequest) park() {
 	p.parked = true
 	p.s.parked = p
-	p.conn.Pause()
+	p.s.hold()
 	t := p.topics[len(p.topics)-1].parts
 	p.b.waitForRoom(t.Partition(p.part.Partition).Log().Shard(), p)
 }
@@ -338,7 +350,9 @@ func (p *produceRequest) finish() {
 	}
 	p.part = wire.ProducePartition{}
 	p.remote.Store(false)
-	producePool.Put(p)
+	if cap(p.results) <= 4096 { // a rare giant is not kept
+		producePool.Put(p)
+	}
 }
 
 var errAcksZero = errors.New("a batch sent with acks=0 could not be appended")

@@ -42,6 +42,9 @@ type Broker struct {
 	brokerEpoch   int64
 	producerIDs   producerIDs
 	fetchMaxBytes int32
+	// Partitions of waiting Fetch requests, and how many there may be.
+	fetchWaiting    atomic.Int64
+	fetchWaitingMax int64
 
 	applied   appliedIndex
 	room      roomQueue
@@ -68,7 +71,6 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 		failed: make(chan error, 1), cancel: cancel,
 	}
 	b.fetchMaxBytes = int32(o.Config.FetchMaxBytes())
-	b.sessions = newFetchSessions(o.Config.FetchSessionSlots(), o.Now)
 	b.applied.cond.L = &b.applied.mu
 	if err := b.start(ctx); err != nil {
 		stop, done := context.WithTimeout(context.Background(), 10*time.Second)
@@ -88,6 +90,8 @@ func (b *Broker) start(ctx context.Context) error {
 		}
 	}
 	sizes := b.conf.Sizes(m)
+	b.fetchWaitingMax = fetchPartsMax(m)
+	b.sessions = newFetchSessions(b.conf.FetchSessionSlots(), int(b.fetchWaitingMax), b.now)
 	if err := b.openEngine(sizes); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,10 +14,12 @@ import (
 // changed. A session is used by one connection at a time; two requests that use
 // one at once get an epoch error, as in Kafka.
 type fetchSessions struct {
-	mu    sync.Mutex // guards everything below and every session's fields
-	byID  map[int32]*fetchSession
-	slots int
-	now   func() time.Time
+	mu       sync.Mutex // guards everything below and every session's fields
+	byID     map[int32]*fetchSession
+	slots    int
+	parts    int // of all sessions
+	partsMax int
+	now      func() time.Time
 }
 
 // fetchSessionEvictAfter is Kafka's min.incremental.fetch.session.eviction.ms.
@@ -52,6 +55,8 @@ type sessionPart struct {
 	dropped              bool
 }
 
+func (p *sessionPart) key() partKey { return partKey{p.topic, p.topicID, p.partition} }
+
 func newSessionPart(f *wire.FetchPartition) *sessionPart {
 	p := &sessionPart{topic: string(f.Topic), topicID: f.TopicID, partition: f.Partition, sentHW: -1, sentLogStart: -1}
 	p.take(f)
@@ -66,8 +71,8 @@ func (p *sessionPart) sameTopic(q *sessionPart) bool {
 	return p.topicID == q.topicID && p.topic == q.topic
 }
 
-func newFetchSessions(slots int, now func() time.Time) *fetchSessions {
-	return &fetchSessions{byID: map[int32]*fetchSession{}, slots: slots, now: now}
+func newFetchSessions(slots, partsMax int, now func() time.Time) *fetchSessions {
+	return &fetchSessions{byID: map[int32]*fetchSession{}, slots: slots, partsMax: partsMax, now: now}
 }
 
 // open reads the partitions of a request and finds or makes its session. It
@@ -96,17 +101,41 @@ func (c *fetchSessions) open(r *fetchRequest, in *wire.FetchReader) int16 {
 	}
 }
 
-// readAll reads the partitions of a request that uses no session.
+// readAll reads the partitions of a request that uses no session. Of a partition
+// that is named more than once the last is taken, as Kafka does.
 func readAll(in *wire.FetchReader) []fetchPart {
 	var parts []fetchPart
 	var f wire.FetchPartition
+	ascending := true // within one topic: nothing is named twice
 	for in.Next(&f) {
-		parts = append(parts, fetchPart{sessionPart: newSessionPart(&f)})
+		if len(parts) > fetchPartitionsMax {
+			return parts // the request is refused
+		}
+		p := newSessionPart(&f)
+		if n := len(parts); n > 0 {
+			ascending = ascending && parts[n-1].sameTopic(p) && parts[n-1].partition < p.partition
+		}
+		parts = append(parts, fetchPart{sessionPart: p})
 	}
 	for in.NextForgotten(&f) {
 		continue
 	}
-	return parts
+	// A few that are the same do no harm.
+	if ascending || len(parts) <= fetchFreePartitions {
+		return parts
+	}
+	place := make(map[partKey]int, len(parts))
+	kept := parts[:0]
+	for _, p := range parts {
+		if i, ok := place[p.key()]; ok {
+			kept[i] = p
+			continue
+		}
+		place[p.key()] = len(kept)
+		kept = append(kept, p)
+	}
+	// Not a piece of what was read: that may be a thousand times as large.
+	return slices.Clone(kept)
 }
 
 // create makes a session of r's partitions when there is a place for it.
@@ -114,7 +143,7 @@ func (c *fetchSessions) create(r *fetchRequest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	if len(c.byID) >= c.slots && !c.evict(now) {
+	if len(r.parts) > c.partsMax-c.parts || len(c.byID) >= c.slots && !c.evict(now) {
 		return
 	}
 	s := &fetchSession{epoch: 1, busy: true, used: now, index: make(map[partKey]*sessionPart, len(r.parts))}
@@ -124,9 +153,10 @@ func (c *fetchSessions) create(r *fetchRequest) {
 	for i := range r.parts {
 		p := r.parts[i].sessionPart
 		s.parts = append(s.parts, p)
-		s.index[partKey{p.topic, p.topicID, p.partition}] = p
+		s.index[p.key()] = p
 	}
 	c.byID[s.id] = s
+	c.parts += len(s.parts)
 	r.session, r.sid = s, s.id
 }
 
@@ -142,7 +172,7 @@ func (c *fetchSessions) evict(now time.Time) bool {
 	if oldest == nil || now.Sub(oldest.used) < fetchSessionEvictAfter {
 		return false
 	}
-	delete(c.byID, oldest.id)
+	c.drop(oldest)
 	return true
 }
 
@@ -168,9 +198,14 @@ func (c *fetchSessions) resume(r *fetchRequest, in *wire.FetchReader) int16 {
 			p.take(&f)
 			continue
 		}
+		if c.parts >= c.partsMax || len(s.parts) >= fetchPartitionsMax {
+			c.drop(s) // the client asks for all again, and gets it without a session
+			return errFetchSessionIDNotFound
+		}
 		p := newSessionPart(&f)
 		s.parts = append(s.parts, p)
-		s.index[partKey{p.topic, p.topicID, p.partition}] = p
+		s.index[p.key()] = p
+		c.parts++
 	}
 	forgot := false
 	for in.NextForgotten(&f) {
@@ -188,6 +223,7 @@ func (c *fetchSessions) resume(r *fetchRequest, in *wire.FetchReader) int16 {
 			}
 		}
 		clear(s.parts[len(kept):])
+		c.parts -= len(s.parts) - len(kept)
 		s.parts = kept
 	}
 	r.session, r.sid = s, s.id
@@ -227,7 +263,23 @@ func (c *fetchSessions) finish(r *fetchRequest) {
 func (c *fetchSessions) remove(id int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.byID, id)
+	if s := c.byID[id]; s != nil {
+		c.drop(s)
+	}
+}
+
+// drop forgets a session. A request that uses it ends as it began.
+func (c *fetchSessions) drop(s *fetchSession) {
+	delete(c.byID, s.id)
+	c.parts -= len(s.parts)
+}
+
+// abandon ends the session of a request that turned out to be malformed: how much
+// of it was taken over is not known to the client.
+func (c *fetchSessions) abandon(r *fetchRequest) {
+	if r.session != nil {
+		c.remove(r.sid)
+	}
 }
 
 // count is the number of sessions, for the metrics.

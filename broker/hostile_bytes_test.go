@@ -289,3 +289,122 @@ func TestBatchesThatAreWrongInsideAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// manyPartitions is a Fetch that names one partition many times and waits.
+func manyPartitions(topic string, n int, offset int64) *kmsg.FetchRequest {
+	f := kmsg.NewPtrFetchRequest()
+	f.Version, f.MaxWaitMillis, f.MinBytes, f.MaxBytes, f.SessionEpoch = 11, 20_000, 1<<30, 1<<20, 0
+	ft := kmsg.NewFetchRequestTopic()
+	ft.Topic = topic
+	for range n {
+		fp := kmsg.NewFetchRequestTopicPartition()
+		fp.FetchOffset, fp.CurrentLeaderEpoch, fp.PartitionMaxBytes = offset, -1, 1<<20
+		ft.Partitions = append(ft.Partitions, fp)
+	}
+	f.Topics = append(f.Topics, ft)
+	return f
+}
+
+// A few megabytes of request must not become gigabytes that wait.
+func TestFetchesOfManyPartitionsCostBoundedMemory(t *testing.T) {
+	const clients, partitions = 60, 60_000
+	needsMemoryFigures(t, 500)
+	b, _ := startBroker(t, t.TempDir())
+	p, c := honest(t, b)
+	before := residentBytes(t)
+	out := framed(manyPartitions("honest", partitions, 20), 1)
+	var wg sync.WaitGroup
+	for range clients {
+		conn := dialRaw(t, b)
+		wg.Go(func() { _, _ = conn.Write(out) })
+	}
+	wg.Wait()
+	var peak int64
+	worst := time.Duration(0)
+	for range 5 {
+		worst = max(worst, roundTrips(t, p, c, 2))
+		peak = max(peak, residentBytes(t))
+	}
+	t.Logf("grew by %d MB; slowest record of another client %v", (peak-before)/1e6, worst)
+	if peak-before > 150e6 {
+		t.Errorf("grew by %d bytes", peak-before)
+	}
+	if worst > 3*time.Second {
+		t.Errorf("a record of another client took %v", worst)
+	}
+}
+
+// distinctPartitions is a Fetch of partitions 0 to n-1 that waits.
+func distinctPartitions(topic string, n int, session, epoch int32) *kmsg.FetchRequest {
+	f := manyPartitions(topic, n, 0)
+	for i := range f.Topics[0].Partitions {
+		f.Topics[0].Partitions[i].Partition = int32(i)
+	}
+	f.SessionID, f.SessionEpoch = session, epoch
+	return f
+}
+
+// Beyond what all waiting requests may hold, one is answered at once; beyond what
+// sessions may, there is none.
+func TestWaitingFetchesAndSessionsAreBounded(t *testing.T) {
+	a := newAPICaller(t)
+	if _, err := a.adm.CreateTopic(testContext(t), 20, 1, nil, "wide"); err != nil {
+		t.Fatal(err)
+	}
+	a.b.fetchWaitingMax, a.b.sessions.partsMax = 30, 30
+	first := dialRaw(t, a.b)
+	_, _ = first.Write(framed(distinctPartitions("wide", 20, 0, 0), 1))
+	for end := time.Now().Add(5 * time.Second); a.b.fetchWaiting.Load() != 20; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d partitions wait", a.b.fetchWaiting.Load())
+		}
+	}
+	began := time.Now()
+	r := a.call(distinctPartitions("wide", 20, 0, 0)).(*kmsg.FetchResponse)
+	if time.Since(began) > 5*time.Second || len(r.Topics) != 1 || len(r.Topics[0].Partitions) != 20 || r.SessionID != 0 {
+		t.Errorf("after %v: %+v", time.Since(began), r)
+	}
+	_ = first.Close() // long before its max.wait
+	for end := time.Now().Add(5 * time.Second); a.b.fetchWaiting.Load() != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d partitions wait for a client that is gone", a.b.fetchWaiting.Load())
+		}
+	}
+}
+
+// A session is not lost to a request that turns out to be damaged.
+func TestDamagedFetchGivesItsSessionBack(t *testing.T) {
+	a := newAPICaller(t)
+	for range 3 {
+		open := distinctPartitions(apisTopic, 1, 0, 0)
+		open.MinBytes = 1
+		id := a.call(open).(*kmsg.FetchResponse).SessionID
+		if id == 0 {
+			t.Fatal("no session")
+		}
+		f := framed(distinctPartitions(apisTopic, 1, id, 1), 1)
+		f = f[:len(f)-8]
+		binary.BigEndian.PutUint32(f, uint32(len(f)-4))
+		if in, closed := attack(t, a.b, f, 5*time.Second); len(in) > 0 || !closed {
+			t.Errorf("closed %v, answer %x", closed, in)
+		}
+	}
+	if n := a.b.sessions.count(); n != 0 || a.b.sessions.parts != 0 {
+		t.Errorf("%d sessions of %d partitions are left", n, a.b.sessions.parts)
+	}
+}
+
+// Six bytes make a partition of a Produce request.
+func TestProduceOfMillionsOfPartitionsIsRefused(t *testing.T) {
+	b, _ := startBroker(t, t.TempDir())
+	p, c := honest(t, b)
+	req := kmsg.NewPtrProduceRequest()
+	req.Version, req.Acks = 9, -1
+	rt := kmsg.NewProduceRequestTopic()
+	rt.Topic, rt.Partitions = "honest", make([]kmsg.ProduceRequestTopicPartition, producePartitionsMax+1)
+	req.Topics = append(req.Topics, rt)
+	if in, closed := attack(t, b, framed(req, 1), 10*time.Second); len(in) > 0 || !closed {
+		t.Errorf("closed %v, answer of %d bytes", closed, len(in))
+	}
+	roundTrips(t, p, c, 3)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"millrace/broker/wire"
 	"millrace/netpoll"
@@ -21,7 +22,42 @@ type session struct {
 
 	produce wire.ProduceReader
 	fetch   wire.FetchReader
-	parked  *produceRequest // waits for room in the engine; the connection is paused
+	parked  *produceRequest // waits for room in the engine; the connection is held
+	holds   int             // reasons to deliver nothing more
+	slow    int             // requests under way that wait, or work elsewhere
+	fetches []*fetchRequest // those of them that are Fetches
+}
+
+// slowMax is how many requests of one connection may wait or be on a worker at a
+// time. What they hold is not charged to the connection, so a client that sends
+// thousands of them at once must not have thousands under way.
+const slowMax = 8
+
+// hold stops the connection's frames until letGo was called as often.
+func (s *session) hold() {
+	if s.holds++; s.holds == 1 {
+		s.conn.Pause()
+	}
+}
+
+func (s *session) letGo() {
+	if s.holds--; s.holds == 0 {
+		s.conn.Resume()
+	}
+}
+
+// enterSlow counts a request that does not answer at once; leaveSlow is called when it
+// has.
+func (s *session) enterSlow() {
+	if s.slow++; s.slow == slowMax {
+		s.hold()
+	}
+}
+
+func (s *session) leaveSlow() {
+	if s.slow--; s.slow == slowMax-1 {
+		s.letGo()
+	}
 }
 
 // OnOpen implements netpoll.Handler.
@@ -31,6 +67,9 @@ func (b *Broker) OnOpen(c *netpoll.Conn) {
 
 // OnClose implements netpoll.Handler.
 func (b *Broker) OnClose(c *netpoll.Conn, err error) {
+	for _, r := range slices.Clone(c.Data.(*session).fetches) {
+		r.giveUp()
+	}
 	b.log.Debug("connection closed", "remote", c.RemoteAddr(), "reason", err)
 }
 
@@ -90,5 +129,7 @@ func (b *Broker) handleDecoded(s *session, row *api, f netpoll.Frame, r *wire.Re
 		row.inline(b, rc, c, req)
 		return
 	}
+	s.enterSlow()
+	c.done = s.leaveSlow
 	b.workers.Go(func(ctx context.Context) { c.respond(row.blocking(b, ctx, rc, req)) })
 }

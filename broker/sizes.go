@@ -31,6 +31,13 @@ func machine(dir string) (config.Machine, error) {
 	return m, nil
 }
 
+// fetchPartsMax is how many partitions all waiting Fetch requests together, and all
+// fetch sessions together, may have: each of the two takes a 32nd of the memory then.
+func fetchPartsMax(m config.Machine) int64 {
+	const each = 256 // bytes
+	return max(m.MemoryBytes/32, 64<<20) / each
+}
+
 func (b *Broker) engineOptions(s config.Sizes) (engine.Options, error) {
 	io := b.opts.IO
 	if io == "" {
