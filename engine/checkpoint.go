@@ -26,7 +26,10 @@ type checkpointFile struct {
 	seq    uint64
 
 	replayLSN uint64
-	at        map[uint64]entryPlace
+	// least is what frames of earlier processes said. No frame takes it back: the one that is written at
+	// the start, before the WAL was read, would else forget which LSNs and log ids were given out.
+	least frameHead
+	at    map[uint64]entryPlace
 }
 
 // entryPlace is where a log's newest entry is.
@@ -55,9 +58,9 @@ func (c *checkpointFile) frame(entries []byte, count int, replayLSN uint64) []by
 	h := frameHead{
 		seq:        c.seq + 1,
 		replayLSN:  replayLSN,
-		nextLogID:  s.e.nextLogID.Load(),
-		lsnFloor:   s.durableLSN.Load(),
-		generation: s.generation,
+		nextLogID:  max(s.e.nextLogID.Load(), c.least.nextLogID),
+		lsnFloor:   max(s.durableLSN.Load(), c.least.lsnFloor),
+		generation: max(s.generation, c.least.generation),
 		length:     uint32(len(entries)),
 		count:      uint32(count),
 	}
@@ -113,7 +116,7 @@ func (c *checkpointFile) outgrown() bool {
 func (c *checkpointFile) rewrite() error {
 	c.s.e.o.onWindow(winCheckpoint)
 	defer c.s.e.o.onWindow(winIdle)
-	next := &checkpointFile{s: c.s, number: c.number + 1, at: make(map[uint64]entryPlace), replayLSN: c.replayLSN}
+	next := &checkpointFile{s: c.s, number: c.number + 1, at: make(map[uint64]entryPlace), replayLSN: c.replayLSN, least: c.least}
 	next.name = checkpointName(next.number)
 	temp := c.s.path(next.name) + disk.TempSuffix
 	f, err := c.s.e.fs.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
@@ -292,7 +295,7 @@ func (c *checkpointFile) load() (map[uint64][]byte, frameHead, error) {
 		c.seq++
 		last = h
 	}
-	c.replayLSN = last.replayLSN
+	c.replayLSN, c.least = last.replayLSN, last
 	c.s.e.report.CheckpointBytes += size
 	if c.seq == 0 {
 		return nil, frameHead{}, damaged(c.size, "no valid frame")
