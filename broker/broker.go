@@ -118,8 +118,21 @@ func (b *Broker) openEngine(sizes config.Sizes) error {
 	if b.engine, err = engine.Open(o); err != nil {
 		return fmt.Errorf("data directory %s: %w", b.opts.DataDir, err)
 	}
-	b.log.Info("log recovered", "dir", b.opts.DataDir, "recovery", b.engine.Recovery())
+	b.reportRecovery(b.engine.Recovery())
 	return nil
+}
+
+// reportRecovery says in the log what was found; damage and what it cost cannot be overlooked.
+func (b *Broker) reportRecovery(r engine.RecoveryReport) {
+	b.log.Info("log recovered", "dir", b.opts.DataDir, "took", r.Duration.Round(time.Millisecond), "partitions", r.Logs,
+		"commits", r.Commits, "records", r.Records, "wal_bytes", r.WALBytes, "checkpoint_bytes", r.CheckpointBytes, "unfinished_commits", r.TornCommits)
+	for _, d := range r.Damage {
+		b.log.Error("the log is damaged; see: millrace log check", "file", d.File, "position", d.Pos, "reason", d.Reason)
+	}
+	for _, q := range r.Quarantined {
+		b.log.Error("partition takes no records any more; see: millrace log check", "topic", q.Topic, "partition", q.Partition,
+			"readable_up_to", q.Offset, "reason", q.Reason)
+	}
 }
 
 // openNet makes the event loops and lets the first ones drive the shards, so
