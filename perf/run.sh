@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The profile of record: this machine, its limits, and Millrace beside them.
+set -euo pipefail
+usage() {
+  cat <<'TEXT'
+perf/run.sh [--quick] [--rows LIST] [--out DIR] [--dir DIR] [more]
+
+Builds Millrace and its load generators, measures what this machine can do, runs the workloads of record against
+Millrace and against brokers that do nothing, and prints a table. About 15 minutes, or 3 with --quick. No argument is
+needed. Results are left in perf/out/<time>/: result.json, result.csv, table.txt, plots (SVG), and profiles/ with a
+processor and an allocation profile of every row, and flame graphs where perf is installed.
+
+  --quick          fewer rows, one short round, with counts and profiles taken during it
+  --rows LIST      only these, separated by commas; W3* means all that begin so (perf/README.md lists them)
+  --systems LIST   only these: null, null+flush, D1, D2
+  --out DIR        where the results go
+  --dir DIR        directory on the disk to measure (default: $TMPDIR, or /tmp); it needs about 20 GB
+  --rounds N       rounds, each in the other direction (default 3)
+  --duration D     window of one run (default 4s)
+  --soak D         window of the mixed row W9 (30m for the soak of record)
+  --loop=false     no rows on an ext4 with a journal in a file (they need root)
+  --flames=false   no flame graphs
+
+Every produce run ends by reading back all acknowledged records; the exit code is not 0 if one is missing.
+TEXT
+}
+for a in "$@"; do
+  case $a in -h | --help) usage; exit 0 ;; esac
+done
+here=$(cd "$(dirname "$0")" && pwd)
+bin=$(mktemp -d "${TMPDIR:-/tmp}/perf-bin.XXXXXX")
+suite=
+# The suite ends what it has started when it is asked to end; it is asked by its number, and waited for.
+finish() {
+  if [ -n "$suite" ]; then
+    kill "$suite" 2>/dev/null || true
+    wait "$suite" 2>/dev/null || true
+  fi
+  rm -rf "$bin"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+"$here/build.sh" "$bin"
+cd "$here/.."
+"$bin/suite" run --bin "$bin" "$@" &
+suite=$!
+code=0
+wait "$suite" || code=$?
+suite=
+exit "$code"

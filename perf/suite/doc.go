@@ -1,0 +1,15 @@
+// Command suite runs the profile of record: it starts brokers, loads them, and puts what they did beside what the
+// machine and a broker that does nothing can do. perf/run.sh and its neighbours build it and call it.
+//
+//	machine --> limits --> round 1: rows there, round 2: rows back, ... --> medians --> table, JSON, plots
+//	                         |
+//	                         +- a row and a system: fresh directory, start, load, sample, read back, stop
+//
+// Systems are Millrace flushing (D2), Millrace acknowledging after the write (D1), the null broker, the null broker
+// that makes one durable write a turn, and, to compare with, Apache Kafka as it comes (K1) and flushing (K2).
+// Figures of one row are ratios within one run; a row whose load generator may have been the bottleneck, or that
+// lost an acknowledged record, says so in the table.
+//
+// The suite only starts processes and reads counters; the load is `millrace bench`, a process of its own. It ends
+// every process that it has started, by its number, when it ends for whatever reason.
+package main

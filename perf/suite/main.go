@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "suite:", err)
+		}
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return errors.New("run, compare or gate")
+	}
+	switch args[0] {
+	case "run", "compare":
+		return runProfile(ctx, args[0], args[1:])
+	case "gate":
+		return runGate(args[1:])
+	}
+	return fmt.Errorf("%q is not run, compare or gate", args[0])
+}
+
+func runProfile(ctx context.Context, what string, args []string) error {
+	s := &suite{reached: map[string]float64{}}
+	o := &s.opts
+	var rows, systems string
+	fs := flag.NewFlagSet("suite "+what, flag.ContinueOnError)
+	fs.StringVar(&o.binDir, "bin", "bin", "directory of the programs")
+	fs.StringVar(&o.out, "out", "", "directory for the results (default perf/out/<time>)")
+	fs.StringVar(&o.dir, "dir", os.TempDir(), "directory on the disk to measure")
+	fs.StringVar(&rows, "rows", "", "rows to run, separated by commas; W3* means all that begin so")
+	fs.StringVar(&systems, "systems", "", "systems to run: "+strings.Join([]string{sysNull, sysNullFlush, sysD1, sysD2}, ", "))
+	fs.StringVar(&o.kafka, "kafka", "", "directory with Apache Kafka's jars in libs/")
+	fs.BoolVar(&o.quick, "quick", false, "three minutes: fewer rows, one short round with the probes on")
+	fs.BoolVar(&o.flames, "flames", true, "flame graphs, where perf is there")
+	fs.BoolVar(&o.loop, "loop", true, "disk rows also on an ext4 with a journal in a file, where root may (not with --quick)")
+	fs.IntVar(&o.rounds, "rounds", 0, "rounds (default 3; with --quick 1)")
+	fs.DurationVar(&o.duration, "duration", 0, "window of one run (default 4s; with --quick 2.4s)")
+	fs.DurationVar(&o.warmup, "warmup", 0, "load before that (default 1.5s; with --quick 800ms)")
+	fs.DurationVar(&o.soak, "soak", 0, "window of W9, 30m for the soak of record (default: as the others)")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if what == "compare" && o.kafka == "" {
+		return errors.New("compare needs --kafka DIR")
+	}
+	o.rows, o.systems = list(rows), list(systems)
+	o.defaults()
+	began := time.Now()
+	if o.out == "" {
+		o.out = filepath.Join("perf", "out", began.Format("20060102-150405"))
+	}
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return err
+	}
+	s.begin(ctx)
+	defer s.loop.close()
+	if err := s.runLimits(ctx); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.note("limits: %v", err)
+	}
+	if len(s.tasks()) == 0 {
+		return fmt.Errorf("no row is called %s", rows)
+	}
+	raw := s.measure(ctx)
+	d, err := s.finish(began, raw)
+	if o.kafka != "" {
+		writeRatios(os.Stdout, d.Rows)
+	}
+	fmt.Printf("\n%.0f s; everything is in %s\n", d.Seconds, o.out)
+	return errors.Join(err, ctx.Err(), void(d.Rows))
+}
+
+// void tells whether a row has lost records: then the run has failed, however fast it was.
+func void(rows []*result) error {
+	for _, r := range rows {
+		for _, m := range r.Marks {
+			if strings.HasPrefix(m, "VOID") {
+				return fmt.Errorf("%s on %s: %s", r.Row, r.System, m)
+			}
+		}
+	}
+	return nil
+}
+
+func list(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
+}
+
+// defaults fills in what the length of the run depends on.
+func (o *options) defaults() {
+	pick := func(d *time.Duration, full, quick time.Duration) {
+		if *d == 0 && o.quick {
+			*d = quick
+		} else if *d == 0 {
+			*d = full
+		}
+	}
+	pick(&o.duration, 4*time.Second, 2400*time.Millisecond)
+	pick(&o.warmup, 1500*time.Millisecond, 800*time.Millisecond)
+	pick(&o.fill, 8*time.Second, 3*time.Second)
+	pick(&o.slice, 400*time.Millisecond, 150*time.Millisecond)
+	if o.rounds == 0 && !o.quick {
+		o.rounds = 3
+	}
+	o.rounds = max(1, o.rounds)
+	if o.quick {
+		o.flames, o.loop = false, false
+	}
+}
+
+// begin looks at the machine and prepares what the rows need.
+func (s *suite) begin(ctx context.Context) {
+	s.machine = lookAtMachine(s.opts.dir)
+	fmt.Println("machine")
+	for _, f := range s.machine.Lines {
+		fmt.Printf("  %-12s %s\n", f.Name, f.Value)
+	}
+	s.probes = findProbes(ctx)
+	for _, w := range s.machine.Warnings {
+		fmt.Println("  WARNING:", w)
+	}
+	for _, m := range s.probes.missing {
+		fmt.Println("  MISSING:", m)
+	}
+	if _, err := os.Stat(s.bin("rdkafka-bench")); err != nil {
+		s.note("SKIPPED: S1, since the load generator over librdkafka could not be built (it needs a C compiler and the modules of tools/compat)")
+	}
+	if s.opts.loop {
+		var err error
+		if s.loop, err = mountLoop(ctx, s.opts.dir); err != nil {
+			s.note("SKIPPED: rows on an ext4 with a journal: %v", err)
+		}
+	}
+}
