@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"millrace/broker/config"
 	"millrace/engine/batch"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -179,12 +178,8 @@ type apiCaller struct {
 
 const apisTopic = "apis"
 
-func newAPICaller(t *testing.T) *apiCaller {
-	conf, err := config.New(map[string]string{"group.initial.rebalance.delay.ms": "0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, _ := startBroker(t, t.TempDir(), func(o *Options) { o.Config = conf })
+func newAPICaller(t *testing.T, mod ...func(*Options)) *apiCaller {
+	b, _ := startBroker(t, t.TempDir(), mod...)
 	c := client(t, b)
 	produceN(t, c, apisTopic, 0, 10)
 	a := &apiCaller{t: t, b: b, conn: dialRaw(t, b), adm: kadm.NewClient(c), id: b.meta.Image().Topic(apisTopic).ID}

@@ -90,7 +90,9 @@ func (b *Broker) start(ctx context.Context) error {
 		}
 	}
 	sizes := b.conf.Sizes(m)
-	b.fetchWaitingMax = fetchPartsMax(m)
+	if b.fetchWaitingMax = b.opts.fetchParts; b.fetchWaitingMax == 0 {
+		b.fetchWaitingMax = fetchPartsMax(m)
+	}
 	b.sessions = newFetchSessions(b.conf.FetchSessionSlots(), int(b.fetchWaitingMax), b.now)
 	if err := b.openEngine(sizes); err != nil {
 		return err

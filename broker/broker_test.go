@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"millrace/broker/config"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -22,6 +24,12 @@ func startBroker(t testing.TB, dir string, mod ...func(*Options)) (b *Broker, st
 	o := Options{DataDir: dir, ListenAddrs: []string{"127.0.0.1:0"}, Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	for _, m := range mod {
 		m(&o)
+	}
+	if o.Config == nil {
+		var err error
+		if o.Config, err = config.New(map[string]string{"group.initial.rebalance.delay.ms": "0", "millrace.wal.bytes": "268435456", "millrace.tail.ring.bytes": "33554432"}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

@@ -347,11 +347,10 @@ func distinctPartitions(topic string, n int, session, epoch int32) *kmsg.FetchRe
 // Beyond what all waiting requests may hold, one is answered at once; beyond what
 // sessions may, there is none.
 func TestWaitingFetchesAndSessionsAreBounded(t *testing.T) {
-	a := newAPICaller(t)
+	a := newAPICaller(t, func(o *Options) { o.fetchParts = 30 })
 	if _, err := a.adm.CreateTopic(testContext(t), 20, 1, nil, "wide"); err != nil {
 		t.Fatal(err)
 	}
-	a.b.fetchWaitingMax, a.b.sessions.partsMax = 30, 30
 	first := dialRaw(t, a.b)
 	_, _ = first.Write(framed(distinctPartitions("wide", 20, 0, 0), 1))
 	for end := time.Now().Add(5 * time.Second); a.b.fetchWaiting.Load() != 20; time.Sleep(time.Millisecond) {

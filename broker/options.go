@@ -27,6 +27,8 @@ type Options struct {
 
 	// engine, when set, changes the engine's options: for tests.
 	engine func(*engine.Options)
+	// fetchParts, when set, is what fetchPartsMax would work out: for tests.
+	fetchParts int64
 }
 
 func (o *Options) complete() error {
