@@ -120,7 +120,7 @@ func (r *result) book(w *workload, srv *server, rep *bench.Report, o *observed) 
 	r.latency("e2e_", rep.EndToEnd)
 	r.latency("lag_", rep.Generator)
 	r.set("client_cores", rep.CPU.ClientCores)
-	if rep.Unsent > 0 {
+	if float64(rep.Unsent) > unsentMax*float64(rep.Sent+rep.Unsent) {
 		r.mark("not sustained")
 	}
 	if rep.Failed > 0 {
@@ -197,6 +197,9 @@ func (r *result) book(w *workload, srv *server, rep *bench.Report, o *observed) 
 		r.mark(fmt.Sprintf("WAL only %.1fx", wraps))
 	}
 }
+
+// unsentMax is the share of an open loop's records that may be under way at the end.
+const unsentMax = 0.01
 
 // wrapsWanted is how often a run has to go through its write-ahead log, so that its blocks are overwritten ones.
 const wrapsWanted = 3

@@ -70,6 +70,9 @@ func runProduce(ctx context.Context, s *suite, srv *server, w *workload, r *resu
 	if rep == nil {
 		return err
 	}
+	if rep.Records == 0 {
+		return fmt.Errorf("no record got through: %v", rep.Failures)
+	}
 	r.book(w, srv, rep, o)
 	if err != nil && rep.Failed == 0 && (rep.Verify == nil || rep.Verify.OK) {
 		return err

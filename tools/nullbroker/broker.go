@@ -165,7 +165,7 @@ func (b *broker) OnFrame(c *netpoll.Conn, f netpoll.Frame) {
 }
 
 // answerable are the requests answered with kmsg, with the versions offered.
-var answerable = []struct{ key, min, max int16 }{{0, wire.ProduceMin, wire.ProduceMax}, {3, 0, 12}, {18, 0, 4}, {19, 2, 7}, {22, 0, 5}}
+var answerable = []struct{ key, min, max int16 }{{0, wire.ProduceMin, wire.ProduceMax}, {1, 4, 12}, {3, 0, 12}, {18, 0, 4}, {19, 2, 7}, {22, 0, 5}}
 
 func (b *broker) other(c *netpoll.Conn, h wire.RequestHeader, r *wire.Reader) {
 	if h.Key == 18 && h.Version > 4 {
@@ -194,6 +194,8 @@ func (b *broker) other(c *netpoll.Conn, h wire.RequestHeader, r *wire.Reader) {
 	switch q := req.(type) {
 	case *kmsg.ApiVersionsRequest:
 		resp = b.apiVersions()
+	case *kmsg.FetchRequest:
+		resp = b.fetch(q)
 	case *kmsg.MetadataRequest:
 		resp = b.metadata(q)
 	case *kmsg.CreateTopicsRequest:
@@ -220,6 +222,22 @@ func (b *broker) apiVersions() *kmsg.ApiVersionsResponse {
 		k := kmsg.NewApiVersionsResponseApiKey()
 		k.ApiKey, k.MinVersion, k.MaxVersion = a.key, a.min, a.max
 		resp.ApiKeys = append(resp.ApiKeys, k)
+	}
+	return resp
+}
+
+// fetch answers that there is nothing. librdkafka writes today's record batches only to a broker that offers Fetch.
+func (b *broker) fetch(q *kmsg.FetchRequest) *kmsg.FetchResponse {
+	resp := kmsg.NewPtrFetchResponse()
+	for _, w := range q.Topics {
+		ft := kmsg.NewFetchResponseTopic()
+		ft.Topic = w.Topic
+		for _, p := range w.Partitions {
+			fp := kmsg.NewFetchResponseTopicPartition()
+			fp.Partition, fp.HighWatermark, fp.LogStartOffset = p.Partition, p.FetchOffset, p.FetchOffset
+			ft.Partitions = append(ft.Partitions, fp)
+		}
+		resp.Topics = append(resp.Topics, ft)
 	}
 	return resp
 }

@@ -13,5 +13,5 @@
 // replication.
 //
 // Any topic exists once it is asked for, with --partitions partitions. Nothing can be
-// consumed.
+// consumed: a Fetch is answered with no record.
 package main
