@@ -114,7 +114,10 @@ type checkedState struct {
 	suspectAt Problem
 	dropped   bool
 	reset     bool // since the checkpoint: nothing that it names is left
-	cut       *segmentCut
+
+	truncated   bool  // since the checkpoint
+	truncatedTo int64 // the smallest one
+	cut         *segmentCut
 }
 
 // segmentCut is where the provable part of a log's segments ends.

@@ -2,15 +2,17 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 
+	"millrace/engine/batch"
 	"millrace/engine/disk"
 )
 
 // segments verifies the segments that a log's checkpoint entry names, and finds where the provable part ends.
 func (c *checker) segments(st *checkedState) error {
 	e := st.entry
-	if e == nil || st.dropped {
+	if e == nil {
 		return nil
 	}
 	good := e.start // where the log ends if the next segment is lost
@@ -36,9 +38,11 @@ func (c *checker) segments(st *checkedState) error {
 	return nil
 }
 
-// cutsLog reports that the damaged part of the segments is a part of the log: the WAL has neither emptied the log
-// nor moved its start beyond what the checkpoint has.
-func (st *checkedState) cutsLog() bool { return !st.reset && st.Start < st.entry.end }
+// cutsLog reports that the damaged part of the segments is a part of the log: the WAL has not dropped or emptied the log,
+// moved its start beyond what the checkpoint has, or truncated it before the damage.
+func (st *checkedState) cutsLog() bool {
+	return !st.dropped && !st.reset && st.Start < st.entry.end && (!st.truncated || st.truncatedTo > st.cut.next)
+}
 
 // segment verifies one segment. It returns where its good part ends if that is not its end.
 func (c *checker) segment(st *checkedState, i int) (*segmentCut, error) {
@@ -67,19 +71,20 @@ func (c *checker) segment(st *checkedState, i int) (*segmentCut, error) {
 		c.logProblem(st, s.path, -1, "generation %d is of a later incarnation than the directory's (%d)", e.generation, c.x.meta.Incarnation)
 	}
 	cut := &segmentCut{segment: i, next: e.base, maxTime: -1, maxBase: -1}
+	before, hole := *cut, false // before the last batch, and whether offsets are missing in front of it
 	withRecords := int64(minTime)
 	lastEpoch := int32(-1)
 	var places []batchPlace
 	err = s.walk(func(b inspectedBatch) error {
 		c.report.Batches++
 		c.report.Bytes += int64(len(b.raw))
-		if b.h.LeaderEpoch < lastEpoch {
-			c.logProblem(st, s.path, b.pos, "offset %d has epoch %d, the batch before it %d", b.h.BaseOffset, b.h.LeaderEpoch, lastEpoch)
+		if p := st.epochProblem(&b.h, lastEpoch); p != "" {
+			return &CorruptionError{File: s.path, Pos: b.pos, Reason: p}
 		}
-		lastEpoch = b.h.LeaderEpoch
-		if want, ok := st.entry.epochs.EpochAt(b.h.BaseOffset); ok && b.h.BaseOffset >= st.entry.start && b.h.LeaderEpoch >= 0 && want != b.h.LeaderEpoch {
-			c.logProblem(st, s.path, b.pos, "offset %d has epoch %d, the checkpoint says %d", b.h.BaseOffset, b.h.LeaderEpoch, want)
+		if b.h.NextOffset() > st.entry.start {
+			lastEpoch = b.h.LeaderEpoch
 		}
+		before, hole = *cut, b.h.BaseOffset > cut.next
 		if b.h.MaxTimestamp > cut.maxTime {
 			cut.maxTime, cut.maxBase = b.h.MaxTimestamp, b.h.BaseOffset
 		}
@@ -93,6 +98,10 @@ func (c *checker) segment(st *checkedState, i int) (*segmentCut, error) {
 	var damage *CorruptionError
 	if errors.As(err, &damage) {
 		c.logProblem(st, s.path, damage.Pos, "%s; what follows it up to offset %d cannot be served", damage.Reason, e.next-1)
+		if hole && s.goesBack(damage.Pos, cut.next) {
+			// The base offset lies outside the batch's checksum: rather the last batch is at a wrong one.
+			cut = &before
+		}
 		return cut, nil
 	}
 	if err != nil {
@@ -106,6 +115,32 @@ func (c *checker) segment(st *checkedState, i int) (*segmentCut, error) {
 	}
 	c.index(st, e, places)
 	return nil, nil //nolint:nilnil // no cut
+}
+
+// epochProblem says whether a batch is in the epoch that the checkpoint knows. The epoch lies outside the batch's checksum. What
+// is below the log start does not matter.
+func (st *checkedState) epochProblem(h *batch.Header, last int32) string {
+	e := st.entry
+	if h.NextOffset() <= e.start {
+		return ""
+	}
+	if h.LeaderEpoch < last {
+		return fmt.Sprintf("offset %d has epoch %d, the batch before it %d", h.BaseOffset, h.LeaderEpoch, last)
+	}
+	if want, ok := e.epochs.EpochAt(max(h.BaseOffset, e.start)); ok && h.LeaderEpoch != want {
+		return fmt.Sprintf("offset %d has epoch %d, the checkpoint says %d", h.BaseOffset, h.LeaderEpoch, want)
+	}
+	return ""
+}
+
+// goesBack reports that the batch at pos begins below offset next.
+func (s *inspectedSegment) goesBack(pos, next int64) bool {
+	b := make([]byte, batch.HeaderSize)
+	if _, err := s.ReadAt(b, pos); err != nil {
+		return false
+	}
+	h, err := batch.ParseHeader(b)
+	return err == nil && h.BaseOffset < next
 }
 
 // index compares a segment's index with its batches.

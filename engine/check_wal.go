@@ -346,6 +346,9 @@ func (st *checkedState) change(c *checker, f *inspectedWAL, k *inspectedCommit, 
 		if r.base > st.End || r.base < st.Start {
 			c.logProblem(st, f.path, k.pos, "commit %d truncates to %d, the log is %d to %d", k.head.lsn, r.base, st.Start, st.End)
 		}
+		if !st.truncated || r.base < st.truncatedTo {
+			st.truncated, st.truncatedTo = true, r.base
+		}
 		st.End = min(st.End, r.base)
 		st.Start = min(st.Start, st.End)
 		st.epochs.TruncateFromEnd(r.base)

@@ -192,7 +192,7 @@ func (r *repair) cutShard(c *checker, shard int) error {
 	edits := make(map[uint64]*logEntry)
 	for id, ie := range cp.newest() {
 		st := c.logs[id]
-		if st == nil || st.dropped || st.reset || st.cut == nil {
+		if st == nil || st.cut == nil {
 			continue
 		}
 		if err := r.cutLog(st, ie.log); err != nil {
@@ -251,7 +251,7 @@ func (r *repair) cutLog(st *checkedState, e *logEntry) error {
 		e.quarantine = "being repaired: " + lost.String()
 		r.did("ended %s at offset %d", st.Name(), to)
 	} else {
-		r.did("took segments of %s from offset %d on out of use: its log start %d lies behind them", st.Name(), to, st.Start)
+		r.did("took segments of %s from offset %d on out of use: they are not part of the log any more", st.Name(), to)
 	}
 	if err := e.check(); err != nil {
 		return fmt.Errorf("engine: cut %s at %d: %w", st.Name(), to, err)
@@ -428,6 +428,7 @@ func (r *repair) release(c *checker) error {
 			c.bad.wal[path] = generation
 		}
 	}
+	c.olderWAL()
 	paths := c.bad.paths()
 	paths = append(paths, slices.Sorted(maps.Keys(c.bad.strays))...)
 	for _, path := range paths {
@@ -436,6 +437,21 @@ func (r *repair) release(c *checker) error {
 		}
 	}
 	return nil
+}
+
+// olderWAL adds to the damaged WAL files those before them: their commits would seem to end in a gap. No record in them is
+// needed any more.
+func (c *checker) olderWAL() {
+	newest := make(map[string]uint64) // by folder
+	for path, generation := range c.bad.wal {
+		dir := filepath.Dir(path)
+		newest[dir] = max(newest[dir], generation)
+	}
+	for path, generation := range c.walGeneration {
+		if generation != 0 && generation < newest[filepath.Dir(path)] {
+			c.bad.wal[path] = generation
+		}
+	}
 }
 
 // releaseShard writes a checkpoint in which no log is quarantined.
