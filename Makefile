@@ -24,7 +24,7 @@ SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## start a broker: data in ./data, Kafka on 127.0.0.1:9092; ARGS="--help" shows the flags
@@ -89,6 +89,18 @@ chaos: build ## kill -9 under load with a ledger, for DURATION
 .PHONY: bench
 bench: build ## a broker on a temporary directory and the load of record against it
 	tools/dev/bench.sh $(BIN) $(ARGS)
+
+.PHONY: perf
+perf: ## the profile of record: machine, limits, workloads (15 minutes; ARGS=--quick: 3)
+	perf/run.sh $(ARGS)
+
+# The rows of the gate: requests of one record, and batches, with both ways to acknowledge and the null brokers.
+GATE_ROWS := W1-raw,W2,W3-64K,W4-keyed
+
+.PHONY: perf-gate
+perf-gate: ## counts and ratios of a short profile against the recorded ones; UPDATE=1 records
+	perf/run.sh --quick --rows $(GATE_ROWS) --rounds 3 --out perf/out/gate $(ARGS)
+	$(GO) run -ldflags=$(LDFLAGS) ./perf/suite gate --result perf/out/gate/result.json $(if $(UPDATE),--update)
 
 .PHONY: docs
 docs: ## regenerate what is made from code

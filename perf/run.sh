@@ -24,6 +24,8 @@ processor and an allocation profile of every row, and flame graphs where perf is
 Every produce run ends by reading back all acknowledged records; the exit code is not 0 if one is missing.
 TEXT
 }
+what=run
+case ${1:-} in --compare) what=compare; shift ;; esac
 for a in "$@"; do
   case $a in -h | --help) usage; exit 0 ;; esac
 done
@@ -31,6 +33,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 bin=$(mktemp -d "${TMPDIR:-/tmp}/perf-bin.XXXXXX")
 suite=
 # The suite ends what it has started when it is asked to end; it is asked by its number, and waited for.
+# shellcheck disable=SC2329 # the trap calls it
 finish() {
   if [ -n "$suite" ]; then
     kill "$suite" 2>/dev/null || true
@@ -43,7 +46,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 "$here/build.sh" "$bin"
 cd "$here/.."
-"$bin/suite" run --bin "$bin" "$@" &
+"$bin/suite" "$what" --bin "$bin" "$@" &
 suite=$!
 code=0
 wait "$suite" || code=$?

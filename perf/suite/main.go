@@ -55,6 +55,7 @@ func runProfile(ctx context.Context, what string, args []string) error {
 	fs.IntVar(&o.rounds, "rounds", 0, "rounds (default 3; with --quick 1)")
 	fs.DurationVar(&o.duration, "duration", 0, "window of one run (default 4s; with --quick 2.4s)")
 	fs.DurationVar(&o.warmup, "warmup", 0, "load before that (default 1.5s; with --quick 800ms)")
+	fs.DurationVar(&o.slice, "slice", 0, "length of one measurement of the limits (default 400ms; with --quick 150ms)")
 	fs.DurationVar(&o.soak, "soak", 0, "window of W9, 30m for the soak of record (default: as the others)")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -63,6 +64,11 @@ func runProfile(ctx context.Context, what string, args []string) error {
 		return errors.New("compare needs --kafka DIR")
 	}
 	o.rows, o.systems = list(rows), list(systems)
+	if o.quick { // what takes long only if it is asked for
+		said := map[string]bool{}
+		fs.Visit(func(f *flag.Flag) { said[f.Name] = true })
+		o.flames, o.loop = o.flames && said["flames"], o.loop && said["loop"]
+	}
 	o.defaults()
 	began := time.Now()
 	if o.out == "" {
@@ -127,9 +133,6 @@ func (o *options) defaults() {
 		o.rounds = 3
 	}
 	o.rounds = max(1, o.rounds)
-	if o.quick {
-		o.flames, o.loop = false, false
-	}
 }
 
 // begin looks at the machine and prepares what the rows need.

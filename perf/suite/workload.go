@@ -31,9 +31,12 @@ func (w *workload) walBytes() int64 {
 	return 48 << 20
 }
 
-// ringLarge is the tail ring of the rows with large batches. They run for seconds: a ring by the machine's memory
+// The tail rings of rows with large batches and of the others. Rows run for seconds: a ring by the machine's memory
 // would still take its first round, in which every page is new to the kernel, and that is not the steady state.
-const ringLarge = 128 << 20
+const (
+	ringLarge = 128 << 20
+	ringSmall = 32 << 20
+)
 
 var (
 	all4    = []string{sysNull, sysD1, sysNullFlush, sysD2}
@@ -84,8 +87,12 @@ func workloads() []*workload {
 	}
 	defer func() {
 		for _, r := range rows {
-			if r.large && r.ring == 0 {
+			switch {
+			case r.ring > 0:
+			case r.large:
 				r.ring = ringLarge
+			default:
+				r.ring = ringSmall
 			}
 		}
 	}()
