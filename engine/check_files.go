@@ -127,6 +127,8 @@ func (c *checker) logFiles(st *checkedState) error {
 		path := c.x.path(logsName, st.dir, name)
 		id, ok := parseSegmentName(name)
 		switch {
+		case strings.HasSuffix(name, disk.TempSuffix):
+			c.note(path, -1, "an unfinished file, left by a crash")
 		case !ok:
 			c.foreign(path)
 		case named[id]:

@@ -113,9 +113,10 @@ func (e *Engine) writeIndexFile(g *segment) error {
 	return nil
 }
 
-// writeWhole writes and flushes a file that nothing depends on.
+// writeWhole replaces a file. Its name is not flushed: after a crash there may be the old one, or none, but never half a file.
 func (e *Engine) writeWhole(path string, data []byte) error {
-	f, err := e.fs.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	temp := path + disk.TempSuffix
+	f, err := e.fs.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return err
 	}
@@ -126,7 +127,11 @@ func (e *Engine) writeWhole(path string, data []byte) error {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	return err
+	if err != nil {
+		_ = e.fs.Remove(temp)
+		return err
+	}
+	return e.fs.Rename(temp, path)
 }
 
 // indexOf returns the segment's index, reading or rebuilding it for a sealed segment. It may block.

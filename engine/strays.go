@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"millrace/engine/disk"
 )
 
 // Files that nothing names: a crash came between writing a segment and the checkpoint that
@@ -53,6 +55,10 @@ func (e *Engine) noteStrays() error {
 			continue // not ours
 		}
 		l := e.byID[id]
+		if l == nil && id > e.nextLogID.Load() {
+			e.o.Warn("%s is kept: log %d was never given out (%d were), so this is not the checkpoint that the folder belongs to", e.o.path(logsName, name), id, e.nextLogID.Load())
+			continue
+		}
 		if l == nil {
 			// Its Create record is durable before it has a folder, so it was dropped since.
 			e.strays.dirs = append(e.strays.dirs, e.o.path(logsName, name))
@@ -127,7 +133,7 @@ func (e *Engine) deleteIn(dir string, stray func(segmentID) bool, deleted *int, 
 		return true // dropped in the meantime
 	}
 	for _, name := range names {
-		id, ok := parseSegmentName(name)
+		id, ok := parseSegmentName(strings.TrimSuffix(name, disk.TempSuffix))
 		if !ok || !stray(id) {
 			continue
 		}
