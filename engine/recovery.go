@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/klauspost/crc32"
 
@@ -212,8 +213,7 @@ func (r *recovery) openFile(name string) (*walFile, error) {
 		return nil, err
 	}
 	w := &walFile{f: f, name: name}
-	// The lock is free only when the last write of a killed predecessor has ended.
-	if err := f.TryLock(); err != nil {
+	if err := lockWhenFree(f); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("engine: %s: %w", path, err)
 	}
@@ -245,6 +245,20 @@ func (r *recovery) openFile(name string) (*walFile, error) {
 		}
 	}
 	return w, nil
+}
+
+// lockPatience is how long the last writes of a killed predecessor may take.
+const lockPatience = 30 * time.Second
+
+// lockWhenFree locks a WAL file. The directory is ours already, so whoever still holds the lock is a write that a
+// killed predecessor left in the kernel: it must have ended before anything is read.
+func lockWhenFree(f disk.File) error {
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		err := f.TryLock()
+		if !errors.Is(err, disk.ErrLocked) || time.Since(began) > lockPatience {
+			return err
+		}
+	}
 }
 
 // openDirect opens a file for direct I/O, or buffered where the filesystem has none.
@@ -611,6 +625,10 @@ func (r *recovery) scan(v *walWindow, w *walFile, pos int64, expected uint64) (s
 func (r *recovery) tryTrailer(v *walWindow, w *walFile, pos, at int64, expected uint64, tail []byte, found *scanResult) error {
 	le := leUint64(tail)
 	if le != trailerMagic {
+		return nil
+	}
+	// Old trailers are everywhere in a recycled file: the bytes before this one are read only if it says that it is the one.
+	if leUint64(tail[16:]) != w.generation || leUint64(tail[24:]) != expected || leUint64(tail[40:]) != uint64(pos) {
 		return nil
 	}
 	end := at + blockSize
