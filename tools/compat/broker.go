@@ -29,17 +29,39 @@ func Broker(t testing.TB, args ...string) string {
 	if running := os.Getenv("MILLRACE_COMPAT_BROKER"); running != "" {
 		return running
 	}
-	kafka, admin := freeAddress(t), freeAddress(t)
-	_, port, err := net.SplitHostPort(kafka)
+	return newServer(t, args...).addr
+}
+
+// server is one broker that a test may stop and start again, on the same port and data.
+type server struct {
+	t    testing.TB
+	addr string
+	stop func() // orderly; no-op the second time
+
+	admin, dir string
+	args       []string
+}
+
+func newServer(t testing.TB, args ...string) *server {
+	t.Helper()
+	s := &server{t: t, addr: freeAddress(t), admin: freeAddress(t), dir: t.TempDir(), args: args}
+	s.start()
+	t.Cleanup(func() { s.stop() })
+	return s
+}
+
+func (s *server) start() {
+	t := s.t
+	t.Helper()
+	_, port, err := net.SplitHostPort(s.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	log, err := os.Create(filepath.Join(dir, "broker.log"))
+	log, err := os.OpenFile(filepath.Join(s.dir, "broker.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary(t), append([]string{"standalone", "--data-dir", filepath.Join(dir, "data"), "--kafka-port", port, "--admin-addr", admin}, args...)...)
+	cmd := exec.Command(binary(t), append([]string{"standalone", "--data-dir", filepath.Join(s.dir, "data"), "--kafka-port", port, "--admin-addr", s.admin}, s.args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -47,9 +69,9 @@ func Broker(t testing.TB, args ...string) string {
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
-	t.Cleanup(func() { end(t, cmd, exited, log) })
+	s.stop = sync.OnceFunc(func() { end(t, cmd, exited, log) })
 	deadline := time.Now().Add(readyTimeout)
-	for !ready(admin) {
+	for !ready(s.admin) {
 		select {
 		case err := <-exited:
 			exited <- err
@@ -60,7 +82,6 @@ func Broker(t testing.TB, args ...string) string {
 			t.Fatalf("the broker is not ready after %v", readyTimeout)
 		}
 	}
-	return kafka
 }
 
 func end(t testing.TB, cmd *exec.Cmd, exited chan error, log *os.File) {
