@@ -83,7 +83,7 @@ sim: ## the simulated disk under the engine and the metadata log, SEEDS seeds
 	MILLRACE_SIM_SEEDS=$(SEEDS) $(TEST) -count=1 -timeout 12h -run 'Sim|Crash' ./raft/...
 
 .PHONY: chaos
-chaos: build ## kill -9 under load with a ledger, for DURATION
+chaos: build ## kill -9 under load with a ledger, for DURATION; ARGS=-power cuts the power of a disk instead (root)
 	$(GO) run ./tools/crashtest -bin $(BIN) -duration $(DURATION) $(ARGS)
 
 .PHONY: bench

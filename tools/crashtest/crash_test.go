@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/tools/powercut"
 )
 
 // builtBinary is the broker to kill: MILLRACE_BIN, or built from the tree.
@@ -34,14 +36,13 @@ func (l testLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestNothingAcknowledgedIsLostToKill(t *testing.T) {
+// testOptions are those of a short run; MILLRACE_CRASH_SEED repeats one.
+func testOptions(t *testing.T) options {
+	t.Helper()
 	o := defaults()
 	o.binary, o.dir, o.log = builtBinary(t), t.TempDir(), slog.New(slog.NewTextHandler(testLog{t}, nil))
-	o.rounds, o.duration, o.messageSize, o.rate = 4, time.Minute, 400, 3000
+	o.duration, o.messageSize, o.rate = 2*time.Minute, 400, 3000
 	o.brokerArgs = []string{"--ring-bytes", "64MiB", "--wal-bytes", "128MiB"} // so that the log wraps
-	if testing.Short() {
-		o.rounds = 2
-	}
 	o.seed = uint64(time.Now().UnixNano())
 	if text := os.Getenv("MILLRACE_CRASH_SEED"); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)
@@ -49,6 +50,31 @@ func TestNothingAcknowledgedIsLostToKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		o.seed = seed
+	}
+	return o
+}
+
+func TestNothingAcknowledgedIsLostToKill(t *testing.T) {
+	o := testOptions(t)
+	o.rounds = 4
+	if testing.Short() {
+		o.rounds = 2
+	}
+	if err := run(t.Context(), o); err != nil {
+		t.Fatalf("MILLRACE_CRASH_SEED=%d: %v", o.seed, err)
+	}
+}
+
+// TestNothingAcknowledgedIsLostToAPowerCut puts the data on a disk that forgets what was not flushed: a real
+// filesystem with a journal, real O_DIRECT and io_uring, and the broker as users run it.
+func TestNothingAcknowledgedIsLostToAPowerCut(t *testing.T) {
+	if err := powercut.Available(); err != nil {
+		t.Skipf("SKIPPED: no power can be cut here: %v", err)
+	}
+	o := testOptions(t)
+	o.power, o.rounds = true, 6
+	if testing.Short() {
+		o.rounds = 2
 	}
 	if err := run(t.Context(), o); err != nil {
 		t.Fatalf("MILLRACE_CRASH_SEED=%d: %v", o.seed, err)

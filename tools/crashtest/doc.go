@@ -10,7 +10,8 @@
 //	                              and has a deleted one stayed deleted?
 //
 // A kill -9 shows that nothing is acknowledged from the process's memory. It does not show that the device was
-// flushed: the kernel survives. The simulated disk (engine/disk/simdisk) shows that.
+// flushed: the kernel survives. With -power the data lies on a disk of its own that forgets what was not flushed
+// (tools/powercut), and a round ends with the loss of its power.
 //
 // A round ends with SIGKILL, every few rounds with SIGTERM; the process must then end with 0 within seconds.
 // Everything random comes from one seed, which is printed.

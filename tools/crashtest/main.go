@@ -23,6 +23,7 @@ func main() {
 	flag.IntVar(&o.messageSize, "message-size", o.messageSize, "largest value in bytes")
 	flag.IntVar(&o.buffered, "buffered", o.buffered, "records under way a producer")
 	flag.Float64Var(&o.rate, "rate", 0, "records a second a producer (0: as fast as it goes)")
+	flag.BoolVar(&o.power, "power", false, "put the data on a disk of its own and cut its power instead of killing the process; needs root, FUSE and loop devices")
 	flag.BoolVar(&o.keep, "keep", false, "keep the data directory when all is well, too")
 	flag.Usage = func() {
 		fmt.Fprintf(os.Stderr, "usage: crashtest [flags] [-- flags of millrace standalone]\n")

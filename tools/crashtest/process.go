@@ -35,7 +35,7 @@ type process struct {
 	exited chan error // of the life under way
 }
 
-func newProcess(o options, dir string) (*process, error) {
+func newProcess(o options, dir, data string) (*process, error) {
 	kafka, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func newProcess(o options, dir string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &process{binary: o.binary, dir: filepath.Join(dir, "data"), logFile: filepath.Join(dir, "broker.log"), kafka: kafka, admin: admin, args: o.brokerArgs}, nil
+	return &process{binary: o.binary, dir: data, logFile: filepath.Join(dir, "broker.log"), kafka: kafka, admin: admin, args: o.brokerArgs}, nil
 }
 
 func freeAddress() (string, error) {
@@ -149,7 +149,9 @@ func (p *process) terminate() (time.Duration, error) {
 		}
 		return time.Since(began), nil
 	case <-time.After(endTimeout):
-		return 0, errors.Join(fmt.Errorf("SIGTERM: the broker is still there after %v:\n%s", endTimeout, p.logTail()), p.kill())
+		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // which makes it print what its goroutines wait for
+		time.Sleep(time.Second)
+		return 0, errors.Join(fmt.Errorf("SIGTERM: the broker is still there after %v; its stacks are in %s:\n%s", endTimeout, p.logFile, p.logTail()), p.kill())
 	}
 }
 

@@ -60,7 +60,7 @@ func (p *producer) run(loading, draining context.Context) {
 		i := newID(p.number, number)
 		v := make([]byte, valueHeader+p.random.IntN(p.o.messageSize))
 		putValue(v, i)
-		r := &kgo.Record{Topic: topics[p.random.IntN(len(topics))].name, Partition: p.random.Int32N(int32(p.o.partitions)), Value: v}
+		r := &kgo.Record{Topic: p.o.topics[p.random.IntN(len(p.o.topics))].name, Partition: p.random.Int32N(int32(p.o.partitions)), Value: v}
 		p.client.Produce(draining, r, func(r *kgo.Record, err error) {
 			if err != nil {
 				if !errors.Is(err, context.Canceled) {

@@ -11,7 +11,7 @@ import (
 
 // tail follows all partitions from the end and books what it is shown: what a consumer has seen may never
 // change either.
-func tail(ctx context.Context, seed string, l *ledger) error {
+func tail(ctx context.Context, seed string, l *ledger, topics []topic) error {
 	var names []string
 	for _, t := range topics {
 		names = append(names, t.name)
@@ -57,13 +57,13 @@ func audit(ctx context.Context, seed string, l *ledger, o options, whole bool) (
 	from, ends := map[string]map[int32]kgo.Offset{}, map[place]int64{}
 	// What is known comes first: the producers go on while the broker is asked.
 	known := map[place]int64{}
-	for _, t := range topics {
+	for _, t := range o.topics {
 		for i := range o.partitions {
 			p := place{t.name, int32(i)}
 			known[p] = l.end(p)
 		}
 	}
-	for _, t := range topics {
+	for _, t := range o.topics {
 		last, err := admin.ListEndOffsets(ctx, t.name)
 		if err != nil {
 			client.Close()

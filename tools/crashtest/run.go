@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,22 +29,27 @@ type options struct {
 	buffered    int
 	rate        float64
 	keep        bool
+	power       bool // cut the power of the disk instead of killing the process
+	topics      []topic
 	brokerArgs  []string
 	log         *slog.Logger
 }
 
 func defaults() options {
-	return options{duration: time.Minute, producers: 4, partitions: 4, messageSize: 1024, buffered: 2000}
+	return options{duration: time.Minute, producers: 4, partitions: 4, messageSize: 1024, buffered: 2000, topics: topics}
 }
 
-// topics are what the producers write to.
-var topics = []struct {
-	name    string
-	configs map[string]string
-}{
-	{"flushed", nil},
-	{"rolling", map[string]string{"segment.bytes": "1048576"}},   // many segments
-	{"unflushed", map[string]string{"flush.messages": "100000"}}, // acknowledged before the flush: survives the process
+// topic is one that the producers write to.
+type topic struct {
+	name     string
+	configs  map[string]string
+	volatile bool // acknowledged before the flush: survives the process, not the power
+}
+
+var topics = []topic{
+	{"flushed", nil, false},
+	{"rolling", map[string]string{"segment.bytes": "1048576"}, false}, // many segments
+	{"unflushed", map[string]string{"flush.messages": "100000"}, true},
 }
 
 // A round's load lasts between these.
@@ -61,7 +67,6 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	o.log.Info("crashtest", "seed", o.seed, "dir", dir, "producers", o.producers, "partitions", len(topics)*o.partitions)
 	defer func() {
 		if err == nil && !o.keep {
 			err = os.RemoveAll(dir)
@@ -69,7 +74,16 @@ func run(ctx context.Context, o options) (err error) {
 			o.log.Info("kept for a look", "dir", dir)
 		}
 	}()
-	p, err := newProcess(o, dir)
+	if o.power {
+		o.topics = slices.DeleteFunc(slices.Clone(o.topics), func(t topic) bool { return t.volatile })
+	}
+	o.log.Info("crashtest", "seed", o.seed, "dir", dir, "producers", o.producers, "partitions", len(o.topics)*o.partitions)
+	ending, err := newEnding(o, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ending.release()) }()
+	p, err := newProcess(o, dir, ending.data())
 	if err != nil {
 		return err
 	}
@@ -80,7 +94,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err := createTopics(ctx, p.kafka, o); err != nil {
 		return err
 	}
-	t := &test{o: o, process: p, ledger: newLedger(), random: rand.New(rand.NewPCG(o.seed, 1<<40))}
+	t := &test{o: o, process: p, ending: ending, ledger: newLedger(), random: rand.New(rand.NewPCG(o.seed, 1<<40))}
 	return t.run(ctx)
 }
 
@@ -90,7 +104,7 @@ func createTopics(ctx context.Context, seed string, o options) error {
 		return err
 	}
 	defer client.Close()
-	for _, t := range topics {
+	for _, t := range o.topics {
 		configs := map[string]*string{}
 		for k, v := range t.configs {
 			configs[k] = &v
@@ -107,6 +121,7 @@ func createTopics(ctx context.Context, seed string, o options) error {
 type test struct {
 	o       options
 	process *process
+	ending  ending
 	ledger  *ledger
 	random  *rand.Rand
 }
@@ -133,7 +148,7 @@ func (t *test) run(ctx context.Context) error {
 	defer stopTail()
 	var tails sync.WaitGroup
 	tails.Go(func() {
-		if err := tail(tailing, t.process.kafka, t.ledger); err != nil {
+		if err := tail(tailing, t.process.kafka, t.ledger, t.o.topics); err != nil {
 			t.ledger.broke("tail reader: %v", err)
 		}
 	})
@@ -191,19 +206,22 @@ func (t *test) round(ctx context.Context, round int, books *bookkeeper) error {
 	case <-time.After(load):
 	}
 	memory := t.process.memory()
-	how, took := "kill", time.Duration(0)
+	how, took := t.ending.String(), time.Duration(0)
 	err := t.process.alive()
 	if err == nil {
 		if round%terminateEvery == 0 {
 			how = "term"
 			took, err = t.process.terminate()
 		} else {
-			err = t.process.kill()
+			err = t.ending.end(t.process, t.random)
 		}
 	}
 	stop()
 	side.Wait()
 	if err != nil {
+		return err
+	}
+	if err := t.ending.restore(); err != nil {
 		return err
 	}
 	began := time.Now()
