@@ -20,7 +20,7 @@ import (
 const (
 	exitOK    = 0
 	exitError = 1 // it ran and failed; the reason is on stderr
-	exitUsage = 2 // it was asked for something that does not exist
+	exitUsage = 2 // it was asked for something that does not exist, or (log) could not look
 )
 
 func main() {
@@ -47,6 +47,9 @@ func run(args []string) int {
 	}
 	if !errors.Is(err, errReported) {
 		fmt.Fprintf(os.Stderr, "millrace: %v\n", err)
+	}
+	if cannot := new(cannotRun); errors.As(err, &cannot) {
+		return exitUsage
 	}
 	return exitError
 }

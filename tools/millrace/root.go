@@ -37,7 +37,7 @@ Without a subcommand it starts a standalone broker: data in ./data, Kafka client
 	root.AddCommand(
 		newStandaloneCommand(o, serverFlags),
 		newBenchCommand(), newTopicCommand(), newGroupCommand(), newConfigCommand(), newProduceCommand(), newConsumeCommand(),
-		newDoctorCommand(o, serverFlags),
+		newDoctorCommand(o, serverFlags), newLogCommand(),
 		newVersionCommand(),
 	)
 	// The environment fills what the command line left open, for whichever command runs.
