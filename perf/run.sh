@@ -15,8 +15,9 @@ processor and an allocation profile of every row, and flame graphs where perf is
   --systems LIST   only these: null, null+flush, D1, D2
   --out DIR        where the results go
   --dir DIR        directory on the disk to measure (default: $TMPDIR, or /tmp); it needs about 20 GB
-  --rounds N       rounds, each in the other direction (default 3)
-  --duration D     window of one run (default 4s)
+  --rounds N       rounds of every row, each in the other direction (default: 3 of the rows
+                   that --quick has, 1 of the others)
+  --duration D     window of one run (default 3s)
   --soak D         window of the mixed row W9 (30m for the soak of record)
   --loop=false     no rows on an ext4 with a journal in a file (they need root)
   --flames=false   no flame graphs

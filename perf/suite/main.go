@@ -52,9 +52,9 @@ func runProfile(ctx context.Context, what string, args []string) error {
 	fs.BoolVar(&o.quick, "quick", false, "three minutes: fewer rows, one short round with the probes on")
 	fs.BoolVar(&o.flames, "flames", true, "flame graphs, where perf is there")
 	fs.BoolVar(&o.loop, "loop", true, "disk rows also on an ext4 with a journal in a file, where root may (not with --quick)")
-	fs.IntVar(&o.rounds, "rounds", 0, "rounds (default 3; with --quick 1)")
-	fs.DurationVar(&o.duration, "duration", 0, "window of one run (default 4s; with --quick 2.4s)")
-	fs.DurationVar(&o.warmup, "warmup", 0, "load before that (default 1.5s; with --quick 800ms)")
+	fs.IntVar(&o.rounds, "rounds", 0, "rounds of every row (default: 3 of the rows of --quick, 1 of the others; with --quick 1)")
+	fs.DurationVar(&o.duration, "duration", 0, "window of one run (default 3s; with --quick 2.4s)")
+	fs.DurationVar(&o.warmup, "warmup", 0, "load before that (default 1s; with --quick 800ms)")
 	fs.DurationVar(&o.slice, "slice", 0, "length of one measurement of the limits (default 400ms; with --quick 150ms)")
 	fs.DurationVar(&o.soak, "soak", 0, "window of W9, 30m for the soak of record (default: as the others)")
 	if err := fs.Parse(args); err != nil {
@@ -64,12 +64,12 @@ func runProfile(ctx context.Context, what string, args []string) error {
 		return errors.New("compare needs --kafka DIR")
 	}
 	o.rows, o.systems = list(rows), list(systems)
+	said := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { said[f.Name] = true })
 	if o.quick { // what takes long only if it is asked for
-		said := map[string]bool{}
-		fs.Visit(func(f *flag.Flag) { said[f.Name] = true })
 		o.flames, o.loop = o.flames && said["flames"], o.loop && said["loop"]
 	}
-	o.defaults()
+	o.defaults(said)
 	began := time.Now()
 	if o.out == "" {
 		o.out = filepath.Join("perf", "out", began.Format("20060102-150405"))
@@ -116,8 +116,11 @@ func list(text string) []string {
 	return strings.Split(text, ",")
 }
 
+// javaWarmup is what a fresh Java virtual machine needs to have compiled what is used most.
+const javaWarmup = 4 * time.Second
+
 // defaults fills in what the length of the run depends on.
-func (o *options) defaults() {
+func (o *options) defaults(said map[string]bool) {
 	pick := func(d *time.Duration, full, quick time.Duration) {
 		if *d == 0 && o.quick {
 			*d = quick
@@ -125,10 +128,14 @@ func (o *options) defaults() {
 			*d = full
 		}
 	}
-	pick(&o.duration, 4*time.Second, 2400*time.Millisecond)
-	pick(&o.warmup, 1500*time.Millisecond, 800*time.Millisecond)
+	pick(&o.duration, 3*time.Second, 2400*time.Millisecond)
+	pick(&o.warmup, time.Second, 800*time.Millisecond)
 	pick(&o.fill, 8*time.Second, 3*time.Second)
 	pick(&o.slice, 400*time.Millisecond, 150*time.Millisecond)
+	if o.kafka != "" && !said["warmup"] {
+		o.warmup = max(o.warmup, javaWarmup) // for all systems alike
+	}
+	o.every = o.rounds > 0 || o.kafka != "" || len(o.rows) > 0
 	if o.rounds == 0 && !o.quick {
 		o.rounds = 3
 	}

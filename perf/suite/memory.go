@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"millrace/tools/millrace/bench"
 )
 
@@ -61,6 +63,24 @@ func directoryBytes(dir string) (n float64) {
 		return nil
 	})
 	return n
+}
+
+// forget drops the pages of the files below dir from memory, so that a reader finds them on the disk whoever wrote
+// them how.
+func forget(dir string) {
+	_ = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil //nolint:nilerr // it has gone meanwhile
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return nil //nolint:nilerr // likewise
+		}
+		defer f.Close()
+		_ = f.Sync() // what cannot be dropped stays, and the row is a little too fast
+		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+		return nil
+	})
 }
 
 func readReport(file string) (*bench.Report, error) {

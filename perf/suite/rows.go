@@ -87,6 +87,7 @@ func (s *suite) backlog(ctx context.Context, srv *server, w *workload) (bytes fl
 		return 0, false, fmt.Errorf("fill: %w: %s", err, out)
 	}
 	filled := directoryBytes(srv.dir)
+	forget(srv.dir)
 	limited = s.limitMemory(srv.proc.pid(), max(int64(filled)/4, 192<<20))
 	sleep(ctx, settle)
 	return filled, limited, nil

@@ -25,6 +25,7 @@ type options struct {
 	flames   bool
 	loop     bool
 	rounds   int
+	every    bool // all rows run in all rounds
 	warmup   time.Duration
 	duration time.Duration
 	fill     time.Duration
@@ -120,6 +121,9 @@ func (s *suite) measure(ctx context.Context) []*result {
 	for round := range s.opts.rounds {
 		s.probing = s.opts.quick
 		order := slices.Clone(tasks)
+		if round > 0 && !s.opts.every {
+			order = slices.DeleteFunc(order, func(t task) bool { return !t.w.quick || t.disk != diskOwn })
+		}
 		if round%2 == 1 {
 			slices.Reverse(order)
 		}
@@ -136,6 +140,9 @@ func (s *suite) measure(ctx context.Context) []*result {
 	}
 	// Profiles and counts cost time of the broker, so that they have a round of their own, whose rates do not count.
 	s.probing = true
+	tasks = slices.DeleteFunc(tasks, func(t task) bool {
+		return t.disk != diskOwn || !s.opts.every && !t.w.quick || t.system == sysNull || t.system == sysNullFlush
+	})
 	fmt.Printf("\nprobes: %d runs\n", len(tasks))
 	for _, t := range tasks {
 		if ctx.Err() != nil {

@@ -62,6 +62,9 @@ func prepareTopic(ctx context.Context, o *Options, create bool) (target, error) 
 		if err == nil && o.Partitions > 0 && len(t.partitions) != int(o.Partitions) {
 			return target{}, fmt.Errorf("topic %s has %d partitions, not %d: name another topic or delete it", o.Topic, len(t.partitions), o.Partitions)
 		}
+		if err == nil && create {
+			err = led(ctx, admin, o.Topic)
+		}
 		if err == nil {
 			t.durability = durabilityOf(ctx, admin, o)
 			return t, nil
@@ -75,6 +78,19 @@ func prepareTopic(ctx context.Context, o *Options, create bool) (target, error) 
 		case <-time.After(topicPoll):
 		}
 	}
+}
+
+// led reports whether the brokers answer for the partitions that metadata says they lead; Kafka says so some time
+// before it is true. A broker that cannot be asked is believed.
+func led(ctx context.Context, admin *kadm.Client, topic string) error {
+	ends, err := admin.ListEndOffsets(ctx, topic)
+	if err == nil {
+		err = ends.Error()
+	}
+	if kerr.IsRetriable(err) {
+		return err
+	}
+	return nil
 }
 
 func lookUp(ctx context.Context, admin *kadm.Client, topic string) (target, error) {
