@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"millrace/engine/disk/simdisk"
 )
 
 var (
@@ -110,6 +112,18 @@ func workedSim(t *testing.T, seed uint64) *sim {
 	return s
 }
 
+// settledSim is a workedSim in which everything that can be read is durable.
+func settledSim(t *testing.T, seed uint64) *sim {
+	s := workedSim(t, seed)
+	e, err := Open(s.o)
+	if err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+	e.release()
+	s.disk.Kill()
+	return s
+}
+
 // batchesOf reads what the logs hold, by log id.
 func (s *sim) batchesOf(e *Engine) map[uint64][]byte {
 	m := make(map[uint64][]byte)
@@ -183,6 +197,60 @@ func TestRepairEndsEveryDamage(t *testing.T) {
 	t.Logf("%d directories repaired, %d logs cut", repaired, lost)
 	if *checkSeed == 0 && (repaired == 0 || lost == 0) {
 		t.Error("nothing was damaged")
+	}
+}
+
+// TestRepairCanBeInterrupted: a power cut in the middle of a repair leaves a directory that another run repairs, and
+// costs no record.
+func TestRepairCanBeInterrupted(t *testing.T) {
+	interrupted := 0
+	eachCheckSeed(t, func(t *testing.T, seed uint64) {
+		calm := settledSim(t, seed)
+		rotted := calm.rot(rand.New(rand.NewPCG(seed, 78)), true)
+		rep, err := Repair(context.Background(), calm.o, true)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if rep.After == nil {
+			return
+		}
+		s := settledSim(t, seed)
+		s.rot(rand.New(rand.NewPCG(seed, 78)), true)
+		rng := rand.New(rand.NewPCG(seed, 79))
+		for range 4 {
+			s.disk.CutAfter(uint64(1+rng.IntN(40)), func(simdisk.Op) {})
+			_, err := Repair(context.Background(), s.o, true)
+			if !s.disk.PowerIsOut() {
+				if err != nil {
+					t.Fatalf("seed %d: %v", seed, err)
+				}
+				break
+			}
+			interrupted++
+			s.disk.Crash(s.disk.RandomPolicy())
+		}
+		s.disk.CutAfter(0, nil)
+		again, err := Repair(context.Background(), s.o, true)
+		if err != nil {
+			t.Fatalf("seed %d: %v\nrot: %v\nbefore: %v\ndone: %v", seed, err, rotted, again.Before.Problems, again.Actions)
+		}
+		contents := func(s *sim) map[uint64][]byte {
+			e, err := Open(s.o)
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			return s.batchesOf(e)
+		}
+		got := contents(s)
+		for id, want := range contents(calm) {
+			if !bytes.Equal(got[id], want) {
+				t.Errorf("seed %d: log %d has %d bytes, %d when nobody interrupts\nrot: %v\nproblems: %v\ndone: %v", seed, id, len(got[id]), len(want), rotted, rep.Before.Problems, rep.Actions)
+			}
+		}
+	})
+	t.Logf("interrupted %d times", interrupted)
+	if *checkSeed == 0 && interrupted == 0 {
+		t.Error("never interrupted")
 	}
 }
 
