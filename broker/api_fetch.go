@@ -206,7 +206,7 @@ func (r *fetchRequest) release() {
 // wait sleeps until a partition's high watermark moves or max.wait is over.
 func (r *fetchRequest) wait() {
 	left := r.dead.Sub(r.b.now())
-	if left <= 0 || !r.charge() {
+	if left <= 0 || r.b.draining.Load() || !r.charge() {
 		r.expired = true
 		r.try()
 		return
@@ -218,6 +218,9 @@ func (r *fetchRequest) wait() {
 			r.Progressed()
 			break
 		}
+	}
+	if r.b.draining.Load() {
+		r.Progressed() // drain may have looked before the request could be seen
 	}
 	r.timer = r.conn.Loop().After(left, fetchExpiry{r})
 }

@@ -50,6 +50,7 @@ type Broker struct {
 	room      roomQueue
 	requests  [100]atomic.Int64 // by api key
 	ready     atomic.Bool
+	draining  atomic.Bool // nothing waits any more
 	failed    chan error
 	failOnce  sync.Once
 	cancel    context.CancelFunc
@@ -350,10 +351,28 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	return b.closeErr
 }
 
+// endWaits answers what waits for something that may not come for a long time: Fetch requests within their max.wait, and
+// members of groups that rebalance.
+func (b *Broker) endWaits() {
+	b.draining.Store(true)
+	if b.partitions == nil {
+		return // it never started
+	}
+	for _, t := range b.partitions.Topics() {
+		for _, p := range t.Partitions() {
+			if p != nil {
+				p.WakeWatchers()
+			}
+		}
+	}
+	b.groups.retire()
+}
+
 func (b *Broker) shutdown(ctx context.Context) error {
 	b.ready.Store(false)
 	var errs []error
 	if b.net != nil {
+		b.endWaits()
 		errs = append(errs, b.net.Drain(ctx))
 	}
 	b.cancel()

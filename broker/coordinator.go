@@ -90,10 +90,31 @@ func (g *groups) resign(p *replica.Partition) {
 func (s *groupShard) stop() {
 	s.mu.Lock()
 	held := s.waiting
-	s.waiting, s.stopped = nil, true
+	s.waiting = nil
 	s.mu.Unlock()
 	for _, h := range held {
 		refuseReplies(h.replies)
+	}
+	s.retire()
+}
+
+// retire ends the coordinator: members that wait for a rebalance are told to look for another one. Answers that
+// wait for the device still come.
+func (s *groupShard) retire() {
+	s.mu.Lock()
+	var waiting []group.Reply
+	if s.loaded && !s.stopped {
+		waiting = s.state.Unload(s.g.b.now()).Replies
+	}
+	s.stopped = true
+	s.mu.Unlock()
+	refuseReplies(waiting)
+}
+
+// retire ends all coordinators: the broker is about to end, and nobody may wait longer than that.
+func (g *groups) retire() {
+	for _, s := range g.all() {
+		s.retire()
 	}
 }
 

@@ -230,6 +230,18 @@ func (p *Partition) Watch(w ProgressWaiter, seen int64) bool {
 	return true
 }
 
+// WakeWatchers calls everyone who watches, although nothing has moved.
+func (p *Partition) WakeWatchers() {
+	p.mu.Lock()
+	watchers := append([]ProgressWaiter(nil), p.watchers...)
+	clear(p.watchers)
+	p.watchers = p.watchers[:0]
+	p.mu.Unlock()
+	for _, w := range watchers {
+		w.Progressed()
+	}
+}
+
 // Unwatch takes back a Watch that has not been answered; it is a no-op
 // otherwise.
 func (p *Partition) Unwatch(w ProgressWaiter) {
