@@ -98,7 +98,7 @@ func (x *inspector) openWALFile(shard int, name string) (*inspectedWAL, error) {
 		w.close()
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	w.busy = errors.Is(f.TryLock(), disk.ErrLocked)
+	w.busy = errors.Is(lockWhenFree(f), disk.ErrLocked)
 	if w.size < 4*blockSize || w.size%blockSize != 0 {
 		w.problem = fmt.Sprintf("impossible size of a WAL file: %d bytes", w.size)
 		return w, nil
@@ -333,13 +333,15 @@ func (w *inspectedWAL) lost(v *walWindow, e *walEnd, limit uint64, problem commi
 		if err != nil {
 			return nil, false, err
 		}
-		isTrailer := leUint64(b[blockSize-trailerSz:]) == trailerMagic
+		// Old commits are everywhere in a recycled file: the bytes before a trailer are read only if it names this one.
+		t := b[blockSize-trailerSz:]
+		isTrailer := leUint64(t) == trailerMagic && leUint64(t[16:]) == w.generation && leUint64(t[24:]) == e.next && leUint64(t[40:]) == uint64(e.pos)
 		h, p := peekCommit(b)
 		switch {
 		case p != commitOK:
 		case at == e.pos:
 			torn = h.lsn == e.next && h.generation == w.generation
-		case h.lsn > e.next && at+int64(h.size) <= v.size:
+		case h.lsn > e.next && h.generation == w.generation && at+int64(h.size) <= v.size:
 			full, err := v.get(at, int(h.size))
 			if err != nil {
 				return nil, false, err
