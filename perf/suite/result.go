@@ -108,7 +108,7 @@ func joined(all []*result) []*result {
 	}
 	systems := []string{sysNull, sysNullFlush, sysD1, sysD2, sysKafka1, sysKafka2}
 	slices.SortStableFunc(out, func(a, b *result) int {
-		return cmp.Or(cmp.Compare(position[a.Row], position[b.Row]), cmp.Compare(a.Disk, b.Disk),
+		return cmp.Or(cmp.Compare(position[a.Row], position[b.Row]), cmp.Compare(b.Disk, a.Disk), // own first
 			cmp.Compare(slices.Index(systems, a.System), slices.Index(systems, b.System)))
 	})
 	return out
