@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -247,7 +248,7 @@ func (s *Set) update(img *raft.Image, rt *raft.Topic) error {
 		}
 		epoch, leading := p.LeaderEpoch()
 		if rp.Leader == s.nodeID && (!leading || rp.LeaderEpoch > epoch) {
-			if err := p.log.BeginEpoch(rp.LeaderEpoch); err != nil {
+			if err := beginEpoch(p.log, rp.LeaderEpoch); err != nil {
 				return fmt.Errorf("%s-%d: begin leader epoch %d: %w", rt.Name, i, rp.LeaderEpoch, err)
 			}
 			p.lead(rp.LeaderEpoch)
@@ -262,6 +263,19 @@ func (s *Set) update(img *raft.Image, rt *raft.Topic) error {
 		s.onLead(p)
 	}
 	return nil
+}
+
+// beginEpoch writes the start of an epoch into the log, when a busy log has room for it.
+func beginEpoch(l *engine.Log, epoch int32) error {
+	for {
+		err := l.BeginEpoch(epoch)
+		if !errors.Is(err, engine.ErrBusy) {
+			return err
+		}
+		room := make(chan struct{})
+		l.Shard().OnRoom(func() { close(room) })
+		<-room
+	}
 }
 
 // reconfigure resolves every topic's settings again.
