@@ -43,7 +43,10 @@ unit: ## all Go tests of the module, without the real clients
 
 .PHONY: compat
 compat: build ## real clients against the real binary; RUN=Kcat picks one; a client that cannot be had is skipped aloud
-	cd tools/compat && MILLRACE_BIN=$(CURDIR)/$(BIN) $(GO) test -v -count=1 -timeout 15m -run '$(RUN)' ./... | grep -vE '^=== |^ +--- PASS'
+	@cd tools/compat && out=$$(timeout 180 $(GO) list -deps -test ./... 2>&1 >/dev/null) || { echo "$$out"; \
+	  if grep -qE 'dial tcp|no such host|timeout|connection refused|proxyconnect' <<<"$$out"; then \
+	    echo "SKIPPED: no real clients: their Go modules cannot be had"; exit 0; fi; exit 1; }; \
+	MILLRACE_BIN=$(CURDIR)/$(BIN) $(GO) test -v -count=1 -timeout 15m -run '$(RUN)' ./... | grep -vE '^=== |^ +--- PASS'
 
 .PHONY: check
 check: lint test ## lint and test

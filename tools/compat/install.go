@@ -5,12 +5,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
 
-// installTimeout is how long fetching a client may take before it counts as not to be had.
-const installTimeout = 5 * time.Minute
+// installTimeout is how long fetching a client may take before it counts as not to be had. Without a network the
+// installers give up much sooner: they are told not to try again.
+const installTimeout = 2 * time.Minute
+
+// notToBeHad remembers what could not be installed, so that the next test does not wait for it again.
+var notToBeHad sync.Map
 
 // cache is a directory that survives the run; install fills it once.
 func cache(t testing.TB, name string, install func(dir string) error) string {
@@ -24,6 +29,9 @@ func cache(t testing.TB, name string, install func(dir string) error) string {
 	if _, err := os.Stat(done); err == nil {
 		return dir
 	}
+	if why, ok := notToBeHad.Load(name); ok {
+		t.Skipf("SKIPPED: %s cannot be installed: %v", name, why)
+	}
 	if err := os.RemoveAll(dir); err != nil { // of an install that was cut off
 		t.Fatal(err)
 	}
@@ -31,6 +39,7 @@ func cache(t testing.TB, name string, install func(dir string) error) string {
 		t.Fatal(err)
 	}
 	if err := install(dir); err != nil {
+		notToBeHad.Store(name, err)
 		t.Skipf("SKIPPED: %s cannot be installed: %v", name, err)
 	}
 	if err := os.WriteFile(done, nil, 0o644); err != nil {
@@ -57,7 +66,7 @@ func python(t testing.TB, packages ...string) string {
 		if out, err := Try(t.Context(), installTimeout, nil, dir, "python3", "-m", "venv", "venv"); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
-		out, err := Try(t.Context(), installTimeout, nil, dir, filepath.Join(dir, "venv/bin/pip"), append([]string{"install", "--quiet"}, packages...)...)
+		out, err := Try(t.Context(), installTimeout, nil, dir, filepath.Join(dir, "venv/bin/pip"), append([]string{"install", "--quiet", "--retries", "0", "--timeout", "10", "--disable-pip-version-check"}, packages...)...)
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, tail([]byte(out), 500))
 		}
@@ -93,7 +102,8 @@ func java(t testing.TB) []string {
 		if err := os.WriteFile(filepath.Join(dir, "log4j2.yaml"), []byte(log4j), 0o644); err != nil {
 			return err
 		}
-		out, err := Try(t.Context(), installTimeout, nil, dir, "mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs")
+		out, err := Try(t.Context(), installTimeout, nil, dir, "mvn", "-q", "-B", "-Dmaven.wagon.http.retryHandler.count=0", "-Daether.connector.connectTimeout=5000",
+			"dependency:copy-dependencies", "-DoutputDirectory=libs")
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, tail([]byte(out), 500))
 		}

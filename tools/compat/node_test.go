@@ -10,7 +10,7 @@ import (
 func TestKafkaJS(t *testing.T) {
 	need(t, "node", "npm")
 	dir := cache(t, "kafkajs", func(dir string) error {
-		out, err := Try(t.Context(), installTimeout, nil, dir, "npm", "install", "--silent", "--no-audit", "--no-fund", "kafkajs@2.2.4")
+		out, err := Try(t.Context(), installTimeout, nil, dir, "npm", "install", "--silent", "--fetch-retries=0", "--fetch-timeout=10000", "--no-audit", "--no-fund", "kafkajs@2.2.4")
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, tail([]byte(out), 500))
 		}

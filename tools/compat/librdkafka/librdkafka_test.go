@@ -219,7 +219,7 @@ func TestTransactionsAreRefusedInsteadOfHanging(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	err = p.InitTransactions(ctx)
 	if err == nil {
