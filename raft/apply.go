@@ -81,6 +81,22 @@ func apply(m *Image, index uint64, c decodable) (*Image, Result, error) {
 		now.becomeController(c, &r)
 	case *FinalizeLevel:
 		now.finalizeLevel(c, &r)
+	case *RegisterBrokerV2:
+		now.registerBrokerV2(c, &r)
+	case *AddReplica:
+		now.addReplica(c, &r)
+	case *RemoveReplica:
+		now.removeReplica(c, &r)
+	case *ControlledShutdown:
+		now.controlledShutdown(c, &r)
+	case *DrainBroker:
+		now.drainBroker(c, &r)
+	case *ReassignPartitions:
+		now.reassignPartitions(c, &r)
+	case *AlterPartitionsV2:
+		now.alterPartitionsV2(c, &r)
+	case *ClaimController:
+		now.claimController(c, &r)
 	default:
 		panic(fmt.Sprintf("BUG: no apply for %T", c))
 	}
@@ -134,7 +150,7 @@ func (m *Image) formCluster(c *FormCluster, r *Result) {
 }
 
 func (m *Image) becomeController(c *BecomeController, r *Result) {
-	m.Controller = Controller{NodeID: c.NodeID, Epoch: m.Index}
+	m.Controller = Controller{NodeID: c.NodeID, Epoch: m.Index, Term: m.Controller.Term}
 	r.Value = int64(m.Index)
 }
 
@@ -193,8 +209,11 @@ func (m *Image) checkController(epoch uint64, r *Result) bool {
 
 func (m *Image) live(id int32) bool {
 	b := m.Brokers[id]
-	return b != nil && !b.Fenced
+	return b != nil && !b.Fenced && !b.ShuttingDown
 }
+
+// willing prefers brokers that are to stay.
+func (m *Image) willing(id int32) bool { return m.live(id) && !m.Brokers[id].Draining }
 
 func contains(ids []int32, id int32) bool { return slices.Contains(ids, id) }
 

@@ -2,7 +2,10 @@ package raft
 
 import "maps"
 
-func (m *Image) registerBroker(c *RegisterBroker, r *Result) {
+func (m *Image) registerBroker(c *RegisterBroker, r *Result) { m.register(c, nil, r) }
+
+// register executes both versions of the command; x is nil for the first one.
+func (m *Image) register(c *RegisterBroker, x *RegisterBrokerV2, r *Result) {
 	old := m.Brokers[c.ID]
 	switch {
 	case m.ClusterID == "":
@@ -21,7 +24,7 @@ func (m *Image) registerBroker(c *RegisterBroker, r *Result) {
 		return
 	}
 	moved := old != nil && !old.DirectoryID.IsZero() && old.DirectoryID != c.DirectoryID
-	if moved && !c.ReplaceDirectory {
+	if moved && !c.ReplaceDirectory && !m.admitted(c) {
 		r.refuse(DirectoryMismatch, "broker %d has data directory %s, not %s", c.ID, old.DirectoryID, c.DirectoryID)
 		return
 	}
@@ -33,12 +36,17 @@ func (m *Image) registerBroker(c *RegisterBroker, r *Result) {
 		ID: c.ID, Epoch: int64(m.Index), DirectoryID: c.DirectoryID, IncarnationID: c.IncarnationID,
 		Host: c.Host, Port: c.Port, Rack: c.Rack, Fenced: c.Fenced, MaxLevel: c.MaxLevel,
 	}
+	addr := ""
+	if x != nil {
+		b.Listeners, addr = x.Listeners, x.Addr
+		b.Draining = old != nil && old.Draining
+	}
 	m.putBroker(b)
-	m.bindReplica(c)
+	m.bindReplica(c, addr)
 	r.Value = b.Epoch
 	m.changePartitions(func(t *Topic, p *Partition) *Partition {
 		n := p
-		if moved {
+		if moved || x != nil && x.lost(m, t, p) {
 			n = m.forget(n, b.ID)
 		}
 		if b.Fenced {
@@ -56,6 +64,9 @@ func (m *Image) checkReplica(c *RegisterBroker, r *Result) bool {
 	known := m.Replicas[c.ReplicaID]
 	switch {
 	case c.ReplicaID == 0 || known == nil:
+	case known.Removed:
+		r.refuse(ReplicaRemoved, "%d", c.ReplicaID)
+		return false
 	case known.NodeID != c.ID:
 		r.refuse(DirectoryMismatch, "replica %d belongs to broker %d", c.ReplicaID, known.NodeID)
 		return false
@@ -66,13 +77,27 @@ func (m *Image) checkReplica(c *RegisterBroker, r *Result) bool {
 	return true
 }
 
-// bindReplica ties an announced or new raft replica to its data directory.
-func (m *Image) bindReplica(c *RegisterBroker) {
-	if known := m.Replicas[c.ReplicaID]; c.ReplicaID == 0 || known != nil && !known.DirectoryID.IsZero() {
+// bindReplica ties an announced or new raft replica to its data directory, and keeps its address.
+func (m *Image) bindReplica(c *RegisterBroker, addr string) {
+	if c.ReplicaID == 0 {
 		return
 	}
+	n := Replica{ID: c.ReplicaID, NodeID: c.ID, DirectoryID: c.DirectoryID}
+	if known := m.Replicas[c.ReplicaID]; known != nil {
+		n = *known
+		if known.DirectoryID.IsZero() {
+			n.DirectoryID = c.DirectoryID
+		}
+	}
+	if addr != "" {
+		n.Addr = addr
+	}
+	m.putReplica(&n)
+}
+
+func (m *Image) putReplica(r *Replica) {
 	m.Replicas = maps.Clone(m.Replicas)
-	m.Replicas[c.ReplicaID] = &Replica{ID: c.ReplicaID, NodeID: c.ID, DirectoryID: c.DirectoryID}
+	m.Replicas[r.ID] = r
 }
 
 func (m *Image) fenceBroker(c *FenceBroker, r *Result) {
@@ -90,6 +115,10 @@ func (m *Image) fenceBroker(c *FenceBroker, r *Result) {
 
 func (m *Image) unfenceBroker(c *UnfenceBroker, r *Result) {
 	if !m.checkController(c.ControllerEpoch, r) || !m.checkBroker(c.ID, c.BrokerEpoch, r) {
+		return
+	}
+	if m.Brokers[c.ID].ShuttingDown {
+		r.refuse(InvalidCommand, "broker %d is shutting down", c.ID)
 		return
 	}
 	if !m.Brokers[c.ID].Fenced {
@@ -113,6 +142,12 @@ func (m *Image) unregisterBroker(c *UnregisterBroker, r *Result) {
 	if !m.Brokers[c.ID].Fenced {
 		r.refuse(InvalidCommand, "broker %d is not fenced", c.ID)
 		return
+	}
+	for _, rep := range m.sortedReplicas() {
+		if m.Level >= clusterLevel && rep.NodeID == c.ID && !rep.Removed {
+			r.refuse(InvalidCommand, "broker %d is raft replica %d", c.ID, rep.ID)
+			return
+		}
 	}
 	held := ""
 	m.EachTopic(func(t *Topic) bool {
@@ -199,7 +234,7 @@ func (m *Image) leave(t *Topic, p *Partition, id int32) *Partition {
 	n.setISR(without(p.ISR, id), m.effectiveMinISR(t, p))
 	n.PartitionEpoch++
 	if p.Leader == id {
-		n.elect(m.live)
+		m.elect(&n)
 	}
 	return &n
 }
@@ -213,7 +248,7 @@ func (m *Image) forget(p *Partition, id int32) *Partition {
 	n.ISR, n.ELR = without(p.ISR, id), without(p.ELR, id)
 	n.PartitionEpoch++
 	if p.Leader == id {
-		n.elect(m.live)
+		m.elect(&n)
 	}
 	return &n
 }
@@ -236,13 +271,19 @@ func (p *Partition) setISR(isr []int32, minISR int) {
 	p.ISR, p.ELR = isr, elr
 }
 
-// elect chooses a leader from the ISR, else from the ELR, in order of preference.
-func (p *Partition) elect(live func(int32) bool) {
+// elect chooses a leader from the ISR, else from the ELR, in order of preference. Who is to be drained comes after
+// everybody else.
+func (m *Image) elect(p *Partition) { p.elect(m.live, m.willing) }
+
+func (p *Partition) elect(may ...func(int32) bool) {
+	// The ISR goes before the ELR whoever is drained: an election from the ELR shrinks the ISR to one.
 	for _, ids := range [][]int32{p.ISR, p.ELR} {
-		for _, id := range p.Replicas {
-			if contains(ids, id) && live(id) {
-				p.lead(id)
-				return
+		for i := len(may) - 1; i >= 0; i-- { // the narrowest wish first
+			for _, id := range p.Replicas {
+				if contains(ids, id) && may[i](id) {
+					p.lead(id)
+					return
+				}
 			}
 		}
 	}

@@ -7,7 +7,19 @@ func (m *Image) alterPartitions(c *AlterPartitions, r *Result) {
 	r.Items = make([]ItemResult, len(c.Partitions))
 	e := topicEdits{m: m, edited: map[UUID]*Topic{}}
 	for i := range c.Partitions {
-		r.Items[i] = e.alterISR(c.BrokerID, &c.Partitions[i])
+		r.Items[i] = e.alterISR(c.BrokerID, &c.Partitions[i], false)
+	}
+	e.publish()
+}
+
+func (m *Image) alterPartitionsV2(c *AlterPartitionsV2, r *Result) {
+	if !m.checkBroker(c.BrokerID, c.BrokerEpoch, r) {
+		return
+	}
+	r.Items = make([]ItemResult, len(c.Partitions))
+	e := topicEdits{m: m, edited: map[UUID]*Topic{}}
+	for i := range c.Partitions {
+		r.Items[i] = e.alterISR(c.BrokerID, &c.Partitions[i].ISRChange, c.Partitions[i].Recovered)
 	}
 	e.publish()
 }
@@ -43,7 +55,7 @@ func (e *topicEdits) publish() {
 }
 
 // alterISR applies the checks of Kafka's ReplicationControlManager in its order (KIP-497, 841, 903).
-func (e *topicEdits) alterISR(leader int32, c *ISRChange) ItemResult {
+func (e *topicEdits) alterISR(leader int32, c *ISRChange, recovered bool) ItemResult {
 	m, t := e.m, e.topic(c.TopicID)
 	if t == nil {
 		return item(UnknownTopic, "id %s", c.TopicID)
@@ -66,8 +78,7 @@ func (e *topicEdits) alterISR(leader int32, c *ISRChange) ItemResult {
 		if !contains(p.Replicas, member.ID) || contains(isr, member.ID) {
 			return item(InvalidCommand, "%s-%d: isr member %d is doubled or no replica", t.Name, c.Partition, member.ID)
 		}
-		b := m.Brokers[member.ID]
-		if b == nil || b.Fenced || b.Epoch != member.BrokerEpoch {
+		if !m.live(member.ID) || m.Brokers[member.ID].Epoch != member.BrokerEpoch {
 			return item(IneligibleReplica, "%s-%d: broker %d", t.Name, c.Partition, member.ID)
 		}
 		isr = append(isr, member.ID)
@@ -75,9 +86,14 @@ func (e *topicEdits) alterISR(leader int32, c *ISRChange) ItemResult {
 	if !contains(isr, leader) {
 		return item(InvalidCommand, "%s-%d: isr without its leader", t.Name, c.Partition)
 	}
+	if p.Recovering && !recovered && len(isr) > 1 {
+		return item(IneligibleReplica, "%s-%d: its leader recovers and stays alone", t.Name, c.Partition)
+	}
 	n := *p
 	n.setISR(isr, m.effectiveMinISR(t, p))
+	n.Recovering = p.Recovering && !recovered
 	n.PartitionEpoch++
+	m.settle(t, &n)
 	e.put(t, c.Partition, &n)
 	return ItemResult{}
 }
@@ -111,8 +127,9 @@ func (e *topicEdits) electLeader(c *Election) ItemResult {
 	n := *p
 	n.PartitionEpoch++
 	clean := func(id int32) bool { return m.live(id) && (c.Leader == NoBroker || id == c.Leader) }
-	n.elect(clean)
-	if n.Leader == NoLeader && c.Unclean {
+	n.elect(clean, func(id int32) bool { return clean(id) && m.willing(id) })
+	unclean := n.Leader == NoLeader && c.Unclean
+	if unclean {
 		n.electUnclean(clean)
 	}
 	switch n.Leader {
@@ -122,6 +139,9 @@ func (e *topicEdits) electLeader(c *Election) ItemResult {
 		return item(ElectionNotNeeded, "%s-%d is led by %d", t.Name, c.Partition, p.Leader)
 	}
 	n.LeaderEpoch = p.LeaderEpoch + 1 // one election, however many attempts
+	if unclean && m.Level >= clusterLevel {
+		n.UncleanEpoch, n.Recovering = n.LeaderEpoch, true
+	}
 	e.put(t, c.Partition, &n)
 	return ItemResult{}
 }

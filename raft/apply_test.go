@@ -86,10 +86,16 @@ func (w *world) check() {
 				w.t.Fatalf("%s-%d: leader %d is fenced", t.Name, i, p.Leader)
 			case !distinct(p.ISR) || !distinct(p.ELR) || !distinct(append(slices.Clone(p.ISR), p.ELR...)):
 				w.t.Fatalf("%s-%d: isr %v, elr %v", t.Name, i, p.ISR, p.ELR)
+			case !distinct(p.Replicas) || !distinct(append(slices.Clone(p.Adding), p.Removing...)):
+				w.t.Fatalf("%s-%d: replicas %v, adding %v, removing %v", t.Name, i, p.Replicas, p.Adding, p.Removing)
+			case len(p.Replicas) == 0 || p.targetSize() < 1:
+				w.t.Fatalf("%s-%d: nothing is left: %+v", t.Name, i, p)
+			case p.Recovering && len(p.ISR) > 1:
+				w.t.Fatalf("%s-%d: recovers and is not alone: %+v", t.Name, i, p)
 			case len(p.ELR) > 0 && len(p.ISR) >= w.m.effectiveMinISR(t, p):
 				w.t.Fatalf("%s-%d: elr %v beside a sufficient isr %v", t.Name, i, p.ELR, p.ISR)
 			}
-			for _, id := range append(slices.Clone(p.ISR), p.ELR...) {
+			for _, id := range slices.Concat(p.ISR, p.ELR, p.Adding, p.Removing) {
 				if !contains(p.Replicas, id) {
 					w.t.Fatalf("%s-%d: %d is no replica", t.Name, i, id)
 				}
@@ -118,7 +124,7 @@ func (w *world) register(id int32) int64 {
 	w.t.Helper()
 	incarnations++
 	return w.ok(RegisterBroker{
-		ID: id, DirectoryID: testUUID(int(id) + 1), IncarnationID: testUUID(incarnations), Host: "h", Port: 9092, MaxLevel: 1,
+		ID: id, DirectoryID: testUUID(int(id) + 1), IncarnationID: testUUID(incarnations), Host: "h", Port: 9092, MaxLevel: MaxLevel,
 	}).Value
 }
 
@@ -517,7 +523,7 @@ func TestBrokerWithoutReplicasCanBeForgotten(t *testing.T) {
 func TestLevelNeedsEveryBroker(t *testing.T) {
 	w := newWorld(t)
 	w.register(1)
-	w.refused(LevelNotSupported, FinalizeLevel{Level: 2})
+	w.refused(LevelNotSupported, FinalizeLevel{Level: MaxLevel + 1})
 	w.refused(InvalidCommand, FinalizeLevel{Level: 0})
 	w.ok(FinalizeLevel{Level: 1})
 }

@@ -34,6 +34,8 @@ const (
 	EligibleLeaderMissing    Code = 23 // nobody may be elected
 	LevelNotSupported        Code = 24 // a registered broker does not support the wanted level
 	Halted                   Code = 25 // this replica stopped: it met an accepted command that it cannot apply
+	NoReassignment           Code = 26 // a cancelled reassignment that is not under way
+	ReplicaRemoved           Code = 27 // the raft replica was removed for good
 )
 
 var codeNames = [...]string{
@@ -42,7 +44,8 @@ var codeNames = [...]string{
 	"config changed meanwhile", "fenced leader epoch", "invalid partition epoch", "newer epoch than known",
 	"not the leader", "ineligible replica", "invalid replica assignment", "invalid number of partitions",
 	"unknown partition", "broker id in use", "limit exceeded", "cluster is not formed", "election not needed",
-	"no eligible leader", "level not supported by every broker", "replica halted",
+	"no eligible leader", "level not supported by every broker", "replica halted", "no reassignment under way",
+	"replica was removed",
 }
 
 // Error makes every Code except OK usable as an error; compare with errors.Is or ==.

@@ -12,7 +12,7 @@ import (
 func oneOfEach() []Command {
 	m := map[string]string{"a": "1", "b": ""}
 	return []Command{
-		FormCluster{ClusterID: "x", Level: 1, Replicas: []Replica{{1, 2, testUUID(3)}}, Brokers: []int32{1, -5}},
+		FormCluster{ClusterID: "x", Level: 1, Replicas: []Replica{{ID: 1, NodeID: 2, DirectoryID: testUUID(3)}}, Brokers: []int32{1, -5}},
 		RegisterBroker{1, 2, testUUID(3), testUUID(4), "host", 9092, "rack", 3, true, true},
 		FenceBroker{1, 2, 3},
 		UnfenceBroker{1, 2, 3},
@@ -26,6 +26,17 @@ func oneOfEach() []Command {
 		ElectLeaders{1, []Election{{testUUID(1), 2, 3, -1, true}}},
 		BecomeController{5},
 		FinalizeLevel{6},
+		RegisterBrokerV2{
+			RegisterBroker{1, 2, testUUID(3), testUUID(4), "host", 9092, "rack", 3, true, true}, "addr",
+			[]Listener{{"a", "b", 3}}, true, true, []TopicPartitions{{testUUID(1), []int32{1, 2}}},
+		},
+		AddReplica{1, testUUID(2), "addr"},
+		RemoveReplica{3},
+		ControlledShutdown{1, 2, 3},
+		DrainBroker{1, true},
+		ReassignPartitions{[]Reassignment{{testUUID(1), 2, []int32{1, 2}, 3}, {testUUID(1), 2, nil, -1}}},
+		AlterPartitionsV2{1, 2, []ISRChangeV2{{ISRChange{testUUID(1), 2, 3, 4, []ISRMember{{1, 2}, {3, 4}}}, true}}},
+		ClaimController{5, 6},
 	}
 }
 
@@ -39,7 +50,7 @@ func TestCommandsSurviveTheCodec(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, level, err := decodeCommand(b)
-		if err != nil || level != 0 {
+		if err != nil || level != kinds[c.kind()].level {
 			t.Fatalf("%T: level %d, %v", c, level, err)
 		}
 		if !reflect.DeepEqual(reflect.ValueOf(got).Elem().Interface(), c) {
@@ -83,12 +94,12 @@ func TestResultsSurviveTheCodec(t *testing.T) {
 }
 
 func TestEveryCodeHasWords(t *testing.T) {
-	for c := OK; c <= Halted; c++ {
+	for c := OK; c <= ReplicaRemoved; c++ {
 		if s := c.Error(); strings.Contains(s, "code") || s == "" {
 			t.Errorf("code %d: %q", uint16(c), s)
 		}
 	}
-	if len(codeNames) != int(Halted)+1 {
+	if len(codeNames) != int(ReplicaRemoved)+1 {
 		t.Error("codeNames is longer than the list of codes")
 	}
 }

@@ -50,6 +50,16 @@ const (
 	kindElectLeaders        kind = 12
 	kindBecomeController    kind = 13
 	kindFinalizeLevel       kind = 14
+
+	// Level 2: clusters of more than one node.
+	kindRegisterBrokerV2   kind = 15
+	kindAddReplica         kind = 16
+	kindRemoveReplica      kind = 17
+	kindControlledShutdown kind = 18
+	kindDrainBroker        kind = 19
+	kindReassignPartitions kind = 20
+	kindAlterPartitionsV2  kind = 21
+	kindClaimController    kind = 22
 )
 
 // kinds is the table of all commands: how to make one, and the level from which it may be applied.
@@ -71,10 +81,25 @@ var kinds = map[kind]struct {
 	kindElectLeaders:        {0, func() decodable { return new(ElectLeaders) }},
 	kindBecomeController:    {0, func() decodable { return new(BecomeController) }},
 	kindFinalizeLevel:       {0, func() decodable { return new(FinalizeLevel) }},
+
+	kindRegisterBrokerV2:   {2, func() decodable { return new(RegisterBrokerV2) }},
+	kindAddReplica:         {2, func() decodable { return new(AddReplica) }},
+	kindRemoveReplica:      {2, func() decodable { return new(RemoveReplica) }},
+	kindControlledShutdown: {2, func() decodable { return new(ControlledShutdown) }},
+	kindDrainBroker:        {2, func() decodable { return new(DrainBroker) }},
+	kindReassignPartitions: {2, func() decodable { return new(ReassignPartitions) }},
+	kindAlterPartitionsV2:  {2, func() decodable { return new(AlterPartitionsV2) }},
+	kindClaimController:    {2, func() decodable { return new(ClaimController) }},
 }
 
 // MaxLevel is the highest feature level that this version can apply.
-const MaxLevel uint16 = 1
+//
+//	1  a broker alone
+//	2  clusters: replicas with addresses, reassignments, drains, controlled shutdown; snapshot version 2
+const MaxLevel uint16 = 2
+
+// clusterLevel is the level from which the fields of clusters exist.
+const clusterLevel uint16 = 2
 
 // FormCluster gives the cluster its id, its level and its first replicas, once.
 type FormCluster struct {

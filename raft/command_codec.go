@@ -199,30 +199,34 @@ func (c *AllocateProducerIDs) decode(d *decoder) {
 func (c AlterPartitions) encode(e *encoder) {
 	e.int32(c.BrokerID)
 	e.int(c.BrokerEpoch)
-	list(e, c.Partitions, func(e *encoder, p *ISRChange) {
-		e.uuid(p.TopicID)
-		e.int32(p.Partition)
-		e.int32(p.LeaderEpoch)
-		e.int32(p.PartitionEpoch)
-		list(e, p.ISR, func(e *encoder, m *ISRMember) {
-			e.int32(m.ID)
-			e.int(m.BrokerEpoch)
-		})
-	})
+	list(e, c.Partitions, encodeISRChange)
 }
 
 func (c *AlterPartitions) decode(d *decoder) {
 	c.BrokerID = d.int32()
 	c.BrokerEpoch = d.int()
-	c.Partitions = unlist(d, 20, func(d *decoder, p *ISRChange) {
-		p.TopicID = d.uuid()
-		p.Partition = d.int32()
-		p.LeaderEpoch = d.int32()
-		p.PartitionEpoch = d.int32()
-		p.ISR = unlist(d, 2, func(d *decoder, m *ISRMember) {
-			m.ID = d.int32()
-			m.BrokerEpoch = d.int()
-		})
+	c.Partitions = unlist(d, 20, decodeISRChange)
+}
+
+func encodeISRChange(e *encoder, p *ISRChange) {
+	e.uuid(p.TopicID)
+	e.int32(p.Partition)
+	e.int32(p.LeaderEpoch)
+	e.int32(p.PartitionEpoch)
+	list(e, p.ISR, func(e *encoder, m *ISRMember) {
+		e.int32(m.ID)
+		e.int(m.BrokerEpoch)
+	})
+}
+
+func decodeISRChange(d *decoder, p *ISRChange) {
+	p.TopicID = d.uuid()
+	p.Partition = d.int32()
+	p.LeaderEpoch = d.int32()
+	p.PartitionEpoch = d.int32()
+	p.ISR = unlist(d, 2, func(d *decoder, m *ISRMember) {
+		m.ID = d.int32()
+		m.BrokerEpoch = d.int()
 	})
 }
 

@@ -43,6 +43,7 @@ type Image struct {
 type Controller struct {
 	NodeID int32 // NoBroker before the first
 	Epoch  uint64
+	Term   uint64 // the raft term it was elected in
 }
 
 // Replica is one raft replica's permanent identity.
@@ -50,6 +51,8 @@ type Replica struct {
 	ID          uint64
 	NodeID      int32
 	DirectoryID UUID
+	Addr        string // of its cluster port, as its node last said
+	Removed     bool   // for good: the id is never used again
 }
 
 // Broker is one registered broker.
@@ -63,6 +66,18 @@ type Broker struct {
 	Rack          string // "" = none
 	Fenced        bool
 	MaxLevel      uint16 // the highest level that it can apply
+	// ShuttingDown is a broker on its way out: it has left leaderships and ISRs and comes back by registering.
+	ShuttingDown bool
+	// Draining is an operator's wish that the broker lead nothing and hold nothing.
+	Draining  bool
+	Listeners []Listener // every advertised address; Host and Port are the first one's
+}
+
+// Listener is one advertised address of a broker.
+type Listener struct {
+	Name string
+	Host string
+	Port int32
 }
 
 // Topic is one topic. Partitions are indexed by partition number.
@@ -85,7 +100,21 @@ type Partition struct {
 	PartitionEpoch int32
 	// LastLeader is who led last when nobody does: the first choice of a recovery.
 	LastLeader int32
+	// Adding and Removing are the difference that a reassignment is to make; Replicas holds both meanwhile, the
+	// target first.
+	Adding, Removing []int32
+	// UncleanEpoch is the last leader epoch that an unclean election began: a cut below a high watermark is
+	// explained by it and by nothing else. 0 is none.
+	UncleanEpoch int32
+	// Recovering: elected uncleanly, and alone in the ISR until the leader has said that it is done.
+	Recovering bool
 }
+
+// Reassigning reports whether a reassignment is under way.
+func (p *Partition) Reassigning() bool { return len(p.Adding)+len(p.Removing) > 0 }
+
+// targetSize is the smaller one of the replication factors before and after a reassignment.
+func (p *Partition) targetSize() int { return len(p.Replicas) - max(len(p.Adding), len(p.Removing)) }
 
 // DeletedTopic is the tombstone of a topic: a directory of its id may be removed.
 type DeletedTopic struct {
@@ -272,8 +301,11 @@ func (m *Image) effectiveMinISR(t *Topic, p *Partition) int {
 	if !ok || n < 1 {
 		n = 1
 	}
-	return int(min(n, int64(len(p.Replicas))))
+	return int(min(n, int64(p.targetSize())))
 }
+
+// MinISR is the effective min.insync.replicas of a partition: min(config, replication factor).
+func (m *Image) MinISR(t *Topic, p *Partition) int { return m.effectiveMinISR(t, p) }
 
 // clone copies the top of an image; apply then replaces what it changes.
 func (m *Image) clone() *Image {

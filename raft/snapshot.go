@@ -14,12 +14,13 @@ import (
 
 // A snapshot is the whole image, sorted, so that equal images have equal bytes:
 //
-//	magic    8 bytes  "MRIMAGE" and the version, 1
+//	magic    8 bytes  "MRIMAGE" and the version: 1 below level 2, else 2, so that every replica that knows the
+//	                  level can read it
 //	body              see appendImage
 //	crc      4 bytes  CRC-32C of everything before it, little endian
 const (
 	snapshotMagic    = "MRIMAGE"
-	snapshotVersion  = 1
+	snapshotVersion  = 2
 	maxSnapshotBytes = 1 << 30
 )
 
@@ -35,7 +36,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func encodeSnapshot(m *Image) []byte {
 	e := encoder{b: make([]byte, 0, 4096+64*m.partitions)}
 	e.b = append(e.b, snapshotMagic...)
-	e.byte(snapshotVersion)
+	e.byte(snapshotVersionOf(m.Level))
 	appendImage(&e, m)
 	return binary.LittleEndian.AppendUint32(e.b, crc32.Checksum(e.b, castagnoli))
 }
@@ -62,7 +63,8 @@ func decodeSnapshot(b []byte) (*Image, error) {
 	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(b[len(body):]) {
 		return nil, fmt.Errorf("%w: checksum", ErrSnapshotDamaged)
 	}
-	if v := b[len(snapshotMagic)]; v != snapshotVersion {
+	v := b[len(snapshotMagic)]
+	if v > snapshotVersion {
 		return nil, fmt.Errorf("%w: %d", ErrSnapshotVersion, v)
 	}
 	d := decoder{b: body[head:]}
@@ -70,7 +72,17 @@ func decodeSnapshot(b []byte) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSnapshotDamaged, err)
 	}
+	if v != snapshotVersionOf(m.Level) {
+		return nil, fmt.Errorf("%w: version %d of level %d", ErrSnapshotDamaged, v, m.Level)
+	}
 	return m, nil
+}
+
+func snapshotVersionOf(level uint16) byte {
+	if level < clusterLevel {
+		return 1
+	}
+	return 2
 }
 
 // Hash is equal for equal images: replicas at the same index must agree on it.
@@ -84,9 +96,19 @@ func appendImage(e *encoder, m *Image) {
 	e.uint(m.Controller.Epoch)
 	e.int(m.NextProducerID)
 	e.int(m.prunedAt)
-	list(e, m.sortedReplicas(), func(e *encoder, r **Replica) { encodeReplica(e, *r) })
-	list(e, m.SortedBrokers(), func(e *encoder, b **Broker) { encodeBroker(e, *b) })
-	list(e, m.SortedTopics(), func(e *encoder, t **Topic) { encodeTopic(e, *t) })
+	v2 := m.Level >= clusterLevel
+	if v2 {
+		e.uint(m.Controller.Term)
+	}
+	list(e, m.sortedReplicas(), func(e *encoder, r **Replica) {
+		encodeReplica(e, *r)
+		if v2 {
+			e.string((*r).Addr)
+			e.bool((*r).Removed)
+		}
+	})
+	list(e, m.SortedBrokers(), func(e *encoder, b **Broker) { encodeBroker(e, *b, v2) })
+	list(e, m.SortedTopics(), func(e *encoder, t **Topic) { encodeTopic(e, *t, v2) })
 	list(e, m.SortedConfigs(), func(e *encoder, r *ConfigResource) {
 		encodeResource(e, *r)
 		e.stringMap(m.Config(*r))
@@ -106,17 +128,24 @@ func readImage(d *decoder) (*Image, error) {
 	m.Controller = Controller{NodeID: d.int32(), Epoch: d.uint()}
 	m.NextProducerID = d.int()
 	m.prunedAt = d.int()
+	v2 := m.Level >= clusterLevel
+	if v2 {
+		m.Controller.Term = d.uint()
+	}
 	for range d.count(18) {
 		var r Replica
 		decodeReplica(d, &r)
+		if v2 {
+			r.Addr, r.Removed = d.string(), d.bool()
+		}
 		m.Replicas[r.ID] = &r
 	}
 	for range d.count(40) {
-		b := decodeBroker(d)
+		b := decodeBroker(d, v2)
 		m.Brokers[b.ID] = b
 	}
 	for range d.count(20) {
-		t := decodeTopic(d)
+		t := decodeTopic(d, v2)
 		if d.bad || m.Topic(t.Name) != nil || m.TopicByID(t.ID) != nil {
 			d.fail()
 			break
@@ -144,7 +173,7 @@ func readImage(d *decoder) (*Image, error) {
 	return m, nil
 }
 
-func encodeBroker(e *encoder, b *Broker) {
+func encodeBroker(e *encoder, b *Broker, v2 bool) {
 	e.int32(b.ID)
 	e.int(b.Epoch)
 	e.uuid(b.DirectoryID)
@@ -154,16 +183,26 @@ func encodeBroker(e *encoder, b *Broker) {
 	e.string(b.Rack)
 	e.bool(b.Fenced)
 	e.uint(uint64(b.MaxLevel))
-}
-
-func decodeBroker(d *decoder) *Broker {
-	return &Broker{
-		ID: d.int32(), Epoch: d.int(), DirectoryID: d.uuid(), IncarnationID: d.uuid(),
-		Host: d.string(), Port: d.int32(), Rack: d.string(), Fenced: d.bool(), MaxLevel: d.uint16(),
+	if v2 {
+		e.bool(b.ShuttingDown)
+		e.bool(b.Draining)
+		list(e, b.Listeners, encodeListener)
 	}
 }
 
-func encodeTopic(e *encoder, t *Topic) {
+func decodeBroker(d *decoder, v2 bool) *Broker {
+	b := &Broker{
+		ID: d.int32(), Epoch: d.int(), DirectoryID: d.uuid(), IncarnationID: d.uuid(),
+		Host: d.string(), Port: d.int32(), Rack: d.string(), Fenced: d.bool(), MaxLevel: d.uint16(),
+	}
+	if v2 {
+		b.ShuttingDown, b.Draining = d.bool(), d.bool()
+		b.Listeners = unlist(d, 3, decodeListener)
+	}
+	return b
+}
+
+func encodeTopic(e *encoder, t *Topic, v2 bool) {
 	e.string(t.Name)
 	e.uuid(t.ID)
 	e.bool(t.Internal)
@@ -175,15 +214,25 @@ func encodeTopic(e *encoder, t *Topic) {
 		e.int32((*p).LeaderEpoch)
 		e.int32((*p).PartitionEpoch)
 		e.int32((*p).LastLeader)
+		if v2 {
+			e.int32s((*p).Adding)
+			e.int32s((*p).Removing)
+			e.int32((*p).UncleanEpoch)
+			e.bool((*p).Recovering)
+		}
 	})
 }
 
-func decodeTopic(d *decoder) *Topic {
+func decodeTopic(d *decoder, v2 bool) *Topic {
 	t := &Topic{Name: d.string(), ID: d.uuid(), Internal: d.bool()}
 	t.Partitions = unlist(d, 7, func(d *decoder, p **Partition) {
 		n := &Partition{Replicas: d.int32s(), ISR: d.int32s(), ELR: d.int32s()}
 		n.Leader, n.LeaderEpoch = d.int32(), d.int32()
 		n.PartitionEpoch, n.LastLeader = d.int32(), d.int32()
+		if v2 {
+			n.Adding, n.Removing = d.int32s(), d.int32s()
+			n.UncleanEpoch, n.Recovering = d.int32(), d.bool()
+		}
 		if slices.Equal(n.Replicas, n.ISR) {
 			n.ISR = n.Replicas // as addPartitions shares them
 		}
