@@ -77,7 +77,10 @@ func TestRepairDeletesNothing(t *testing.T) {
 		}
 	}
 	// An opening that knows of no logs does not take their folders for those of dropped ones.
-	e := mustOpen(t, d.o)
+	e, err := Open(d.o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	e.deleteStrays(func() bool { return true })
 	mustClose(t, e)
 	if now, err := filepath.Glob(d.path("logs/*/*.log")); err != nil || len(now) != len(segments) {
