@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -302,11 +303,32 @@ func (c *checkpointFile) load() (map[uint64][]byte, frameHead, error) {
 	}
 	c.base = c.size
 	if c.size < size {
+		if behind, err := frameBehind(c.f, c.size, size, c.seq); err != nil {
+			return nil, frameHead{}, err
+		} else if behind {
+			return nil, frameHead{}, damaged(c.size, "damaged frame: there are valid ones behind it")
+		}
 		// A torn frame: whether it was one that counted shows in the WAL, which then
 		// begins too late. New frames must not hide behind it.
 		c.base = -1
 	}
 	return entries, last, nil
+}
+
+// frameBehind reports that a valid frame follows pos: the bytes there were a frame that was flushed, not a torn one.
+func frameBehind(f disk.File, pos, size int64, seq uint64) (bool, error) {
+	var magic [8]byte
+	binary.LittleEndian.PutUint64(magic[:], frameMagic)
+	for at := pos; ; {
+		next, err := findBytes(f, magic[:], at, size)
+		if err != nil || next < 0 {
+			return false, err
+		}
+		if fr, ok, err := readFrameAt(f, next, size); err != nil || ok && fr.head.seq > seq {
+			return ok, err
+		}
+		at = next + 1
+	}
 }
 
 // readFrame reads the frame at c.size; nil when there is no whole valid one.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -100,4 +101,19 @@ func TestRepairDeletesNothing(t *testing.T) {
 	e = mustOpen(t, d.o)
 	mustCreate(t, e, "long", 1)
 	mustClose(t, e)
+}
+
+// TestOpenRefusesACheckpointWithADamagedFrame: going on from the frames before it would bring back states that are long gone.
+func TestOpenRefusesACheckpointWithADamagedFrame(t *testing.T) {
+	d := newCheckDir(t, false)
+	path := oneFile(t, d, 0, "shard-000/checkpoint-*")
+	flip(t, path, checkpointHeadSz+20)
+	var damage *CorruptionError
+	if _, err := Open(d.o); !errors.As(err, &damage) || damage.File != path || damage.Pos != checkpointHeadSz {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := Repair(context.Background(), d.o, true); err != nil {
+		t.Fatal(err)
+	}
+	d.verify(t, nil)
 }
