@@ -90,9 +90,9 @@
 //	segment.go segment_index.go file_cache.go            segments, their indexes and descriptors
 //	segment_writer.go mover.go round.go checkpoint.go    from the ring to segments and checkpoint
 //	retention.go compaction*.go                          what goes
-//	recovery*.go                                         what comes back
+//	recovery*.go                                         what comes back: the story, then reading, replay, salvage, tail
 //	wal_format.go checkpoint_format.go                   bytes; FORMAT.md in words
-//	check*.go dump.go repair.go                          a directory that nobody has open
+//	inspect*.go check*.go dump.go repair.go              a directory that nobody has open
 //
 // Leaves below: engine/batch (record batches), engine/index, engine/epoch, engine/producer (what the checkpoint keeps of a
 // log), engine/disk (files, queues, and the simulated disk).
