@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"html"
@@ -25,6 +26,7 @@ func (p *probes) flame(ctx context.Context, pid int, title string, d time.Durati
 	}
 	defer os.RemoveAll(dir)
 	data := filepath.Join(dir, "perf.data")
+	names := symbolsOf(pid)
 	record := exec.CommandContext(ctx, p.perf, "record", "-q", "-F", "199", "-g", "-o", data, "-p", strconv.Itoa(pid), "--", "sleep", fmt.Sprintf("%.1f", d.Seconds()))
 	if out, err := record.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("perf record: %w: %s", err, bytes.TrimSpace(out))
@@ -34,7 +36,7 @@ func (p *probes) flame(ctx context.Context, pid int, title string, d time.Durati
 	if err != nil {
 		return nil, fmt.Errorf("perf script: %w", err)
 	}
-	root := foldStacks(out)
+	root := foldStacks(out, names)
 	if root.samples == 0 {
 		return nil, fmt.Errorf("perf recorded no sample of %s", title)
 	}
@@ -61,7 +63,7 @@ func (f *frame) child(name string) *frame {
 
 // foldStacks reads `perf script`: a stack is a line with the thread's name, a line for every function from the
 // innermost one outwards, and an empty line.
-func foldStacks(script []byte) *frame {
+func foldStacks(script []byte, names *symbols) *frame {
 	root := &frame{}
 	var stack []string
 	thread := ""
@@ -87,7 +89,12 @@ func foldStacks(script []byte) *frame {
 		case line[0] != ' ' && line[0] != '\t' || thread == "":
 			thread = strings.TrimSpace(line)
 		default:
-			_, name, _ := strings.Cut(strings.TrimSpace(line), " ")
+			address, name, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if name == "[unknown]" {
+				if at, err := strconv.ParseUint(address, 16, 64); err == nil {
+					name = cmp.Or(names.find(at), name)
+				}
+			}
 			stack = append(stack, name)
 		}
 	}

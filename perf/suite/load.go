@@ -158,6 +158,9 @@ func (r *result) book(w *workload, srv *server, rep *bench.Report, o *observed) 
 		r.set("records_per_request", records/requests)
 		if o.counted.syscalls >= 0 && o.counted.seconds > 0 {
 			r.set("sys_per_req", o.counted.syscalls/o.counted.seconds/(requests/span))
+			for name, n := range o.counted.calls {
+				r.set("sys_"+name, n/o.counted.seconds/(requests/span))
+			}
 		}
 		r.set("turns_per_req", delta("millrace_loop_turns_total")/requests)
 	}

@@ -27,6 +27,14 @@ const (
 	puntFilter = "opcode == 2 || opcode == 5 || opcode == 23"
 )
 
+// eventsCalls are the calls that a broker makes, each counted for itself; nanosleep is Go's own housekeeping.
+var eventsCalls = func() (events []string) {
+	for _, name := range []string{"read", "readv", "recvfrom", "write", "sendto", "sendmsg", "sendfile64", "epoll_pwait", "epoll_ctl", "io_uring_enter", "pwrite64", "pwritev2", "fdatasync", "futex", "nanosleep", "sched_yield", "fallocate", "fadvise64"} {
+		events = append(events, "syscalls:sys_enter_"+name)
+	}
+	return events
+}()
+
 func findProbes(ctx context.Context) *probes {
 	p := &probes{}
 	path, err := exec.LookPath("perf")
@@ -59,17 +67,18 @@ type counted struct {
 	seconds  float64
 	syscalls float64 // -1: not counted
 	punts    float64
+	calls    map[string]float64 // by name, those that were made
 }
 
 // count watches a process for d.
 func (p *probes) count(ctx context.Context, pid int, d time.Duration) counted {
-	c := counted{syscalls: -1, punts: -1}
+	c := counted{syscalls: -1, punts: -1, calls: map[string]float64{}}
 	if !p.syscalls && !p.punts {
 		return c
 	}
 	args := []string{"stat", "-x,", "-p", strconv.Itoa(pid)}
 	if p.syscalls {
-		args = append(args, "-e", eventSyscalls)
+		args = append(args, "-e", strings.Join(append([]string{eventSyscalls}, eventsCalls...), ","))
 	}
 	if p.punts {
 		args = append(args, "-e", eventPunts, "--filter", puntFilter)
@@ -94,6 +103,10 @@ func (p *probes) count(ctx context.Context, pid int, d time.Duration) counted {
 			c.syscalls = n
 		case eventPunts:
 			c.punts = n
+		default:
+			if name, ok := strings.CutPrefix(fields[2], "syscalls:sys_enter_"); ok && n > 0 {
+				c.calls[name] = n
+			}
 		}
 	}
 	return c

@@ -150,8 +150,8 @@ func (s *suite) measure(ctx context.Context) []*result {
 		}
 		r := s.one(ctx, t)
 		only := map[string]float64{}
-		for _, name := range []string{"sys_per_req", "punts"} {
-			if v, ok := r.Figures[name]; ok {
+		for name, v := range r.Figures {
+			if name == "punts" || strings.HasPrefix(name, "sys_") {
 				only[name] = v
 			}
 		}
@@ -254,6 +254,7 @@ func (s *suite) finish(began time.Time, raw []*result) (*document, error) {
 	var table, figures bytes.Buffer
 	writeTable(&table, rows)
 	writeRanges(&table, rows)
+	writeCalls(&table, rows)
 	fmt.Printf("\n%s", table.String())
 	err = writeCSV(&figures, rows)
 	for name, data := range map[string][]byte{"result.json": text, "table.txt": table.Bytes(), "result.csv": figures.Bytes()} {

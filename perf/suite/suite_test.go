@@ -42,7 +42,7 @@ func TestStacksAreFoldedFromTheOutside(t *testing.T) {
 
 millrace
         45a000 place
-`))
+`), nil)
 	if root.samples != 2 || root.child("place").samples != 2 || root.child("place").child("memmove").samples != 1 {
 		t.Errorf("%+v", root)
 	}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/csv"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -133,6 +136,21 @@ func writeRanges(out io.Writer, all []*result) {
 		}
 		rate, p99 := r.Ranges["rate"], r.Ranges["p99"]
 		fmt.Fprintf(out, "  %-10s %-11s %d rounds: msg/s %s to %s, p99 %s to %s\n", r.Row, r.System, r.Rounds, grouped(rate[0]), grouped(rate[1]), millis(p99[0]), millis(p99[1]))
+	}
+}
+
+// writeCalls prints which system calls a produce request took.
+func writeCalls(out io.Writer, all []*result) {
+	for _, r := range all {
+		var calls []string
+		for _, name := range slices.SortedFunc(maps.Keys(r.Figures), func(a, b string) int { return cmp.Compare(r.Figures[b], r.Figures[a]) }) {
+			if call, ok := strings.CutPrefix(name, "sys_"); ok && name != "sys_per_req" && r.Figures[name] >= 0.005 {
+				calls = append(calls, fmt.Sprintf("%s %.2f", call, r.Figures[name]))
+			}
+		}
+		if len(calls) > 0 {
+			fmt.Fprintf(out, "  %-10s %-11s system calls a request: %s\n", r.Row, r.System, strings.Join(calls, ", "))
+		}
 	}
 }
 
