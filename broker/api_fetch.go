@@ -71,7 +71,7 @@ func (b *Broker) fetch(s *session, f netpoll.Frame, body []byte, version int16, 
 	defer f.Release()
 	h, err := s.fetch.Reset(body, version)
 	if err != nil {
-		s.conn.Close(fmt.Errorf("Fetch version %d: %w", version, err))
+		s.conn.Close(fmt.Errorf("request Fetch version %d: %w", version, err))
 		return
 	}
 	r := &fetchRequest{b: b, s: s, conn: s.conn, slot: s.conn.Begin(), version: version, corr: corr, h: h}
@@ -82,7 +82,7 @@ func (b *Broker) fetch(s *session, f netpoll.Frame, body []byte, version int16, 
 	}
 	if err != nil {
 		b.sessions.abandon(r)
-		s.conn.Close(fmt.Errorf("Fetch version %d: %w", version, err))
+		s.conn.Close(fmt.Errorf("request Fetch version %d: %w", version, err))
 		return
 	}
 	s.enterSlow()

@@ -64,7 +64,7 @@ func (b *Broker) produce(s *session, f netpoll.Frame, body []byte, version int16
 	h, err := s.produce.Reset(body, version)
 	if err != nil {
 		f.Release()
-		s.conn.Close(fmt.Errorf("Produce version %d: %w", version, err))
+		s.conn.Close(fmt.Errorf("request Produce version %d: %w", version, err))
 		return
 	}
 	p := producePool.Get().(*produceRequest)
@@ -120,7 +120,7 @@ var errTooManyPartitions = errors.New("more partitions than any client has")
 // giveUp closes the connection in the middle of a request. What was appended
 // before the damage stays: the client gets no answer and must assume nothing.
 func (p *produceRequest) giveUp(err error) {
-	p.conn.Close(fmt.Errorf("Produce version %d: %w", p.version, err))
+	p.conn.Close(fmt.Errorf("request Produce version %d: %w", p.version, err))
 	p.broken = true
 }
 

@@ -28,7 +28,6 @@ type call struct {
 	tagged  bool   // response header version 1
 	done    func() // runs on the loop after the answer was handed over; nil: nothing
 	body    []byte
-	fail    error // close the connection instead of answering
 }
 
 // respond encodes r and sends it in the request's place. Any goroutine may
@@ -40,21 +39,11 @@ func (c *call) respond(r kmsg.Response) {
 	c.conn.Loop().Post(c)
 }
 
-// abort closes the connection: the request cannot be answered.
-func (c *call) abort(err error) {
-	c.fail = err
-	c.conn.Loop().Post(c)
-}
-
 // Run implements netpoll.Task: on the connection's loop.
 func (c *call) Run() {
-	if c.fail != nil {
-		c.conn.Close(c.fail)
-	} else {
-		resp := c.conn.Loop().NewResponse()
-		resp.Append(c.body)
-		c.conn.Reply(c.slot, resp)
-	}
+	resp := c.conn.Loop().NewResponse()
+	resp.Append(c.body)
+	c.conn.Reply(c.slot, resp)
 	if c.done != nil {
 		c.done()
 	}
