@@ -17,14 +17,13 @@ var layers = map[string][]string{
 
 	"broker": {"broker", "engine", "netpoll", "raft"},
 	// The partition state is the one part beside the shell that calls the engine.
-	"broker/replica": {"engine", "raft", "broker/purgatory"},
+	"broker/replica": {"engine", "raft"},
 	// Decisions in, records and answers out: no I/O below them.
 	"broker/group":     {"broker/group", "engine/batch"},
 	"broker/txn":       {"broker/txn", "engine/batch"},
 	"broker/auth":      {"broker/auth"},
 	"broker/quota":     {"broker/quota"},
 	"broker/config":    {"engine"}, // it fills engine.LogConfig
-	"broker/purgatory": {},
 	"broker/wire":      {"engine/batch"},
 
 	"engine":          {"engine"},
