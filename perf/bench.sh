@@ -45,4 +45,5 @@ for i in $(seq "$count"); do
   run "$work/base" "$work/base.txt" "$@"
   run "$tree" "$work/tree.txt" "$@"
 done
+grep -q '^Benchmark' "$work/tree.txt" || { echo "bench.sh: no benchmark ran" >&2; exit 1; }
 go tool -modfile=tools/dev/tools.mod benchstat "base=$work/base.txt" "tree=$work/tree.txt"
