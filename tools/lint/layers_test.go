@@ -19,12 +19,12 @@ var layers = map[string][]string{
 	// The partition state is the one part beside the shell that calls the engine.
 	"broker/replica": {"engine", "raft"},
 	// Decisions in, records and answers out: no I/O below them.
-	"broker/group":     {"broker/group", "engine/batch"},
-	"broker/txn":       {"broker/txn", "engine/batch"},
-	"broker/auth":      {"broker/auth"},
-	"broker/quota":     {"broker/quota"},
-	"broker/config":    {"engine"}, // it fills engine.LogConfig
-	"broker/wire":      {"engine/batch"},
+	"broker/group":  {"broker/group", "engine/batch"},
+	"broker/txn":    {"broker/txn", "engine/batch"},
+	"broker/auth":   {"broker/auth"},
+	"broker/quota":  {"broker/quota"},
+	"broker/config": {"engine"}, // it fills engine.LogConfig
+	"broker/wire":   {"engine/batch"},
 
 	"engine":          {"engine"},
 	"engine/batch":    {},
