@@ -188,7 +188,7 @@ func TestConnectionStormLeavesNothingBehind(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
-	if t.Logf("slowest record of another client %v", worst); worst > 3*time.Second {
+	if t.Logf("slowest record of another client %v", worst); worst > clientPatience {
 		t.Errorf("a record of another client took %v", worst)
 	}
 	// The storm's connections are gone once the last of them has been looked at.
@@ -329,7 +329,7 @@ func TestFetchesOfManyPartitionsCostBoundedMemory(t *testing.T) {
 	if peak-before > 150e6 {
 		t.Errorf("grew by %d bytes", peak-before)
 	}
-	if worst > 3*time.Second {
+	if worst > clientPatience {
 		t.Errorf("a record of another client took %v", worst)
 	}
 }
@@ -360,7 +360,7 @@ func TestWaitingFetchesAndSessionsAreBounded(t *testing.T) {
 	}
 	began := time.Now()
 	r := a.call(distinctPartitions("wide", 20, 0, 0)).(*kmsg.FetchResponse)
-	if time.Since(began) > 5*time.Second || len(r.Topics) != 1 || len(r.Topics[0].Partitions) != 20 || r.SessionID != 0 {
+	if time.Since(began) > 15*time.Second || len(r.Topics) != 1 || len(r.Topics[0].Partitions) != 20 || r.SessionID != 0 {
 		t.Errorf("after %v: %+v", time.Since(began), r)
 	}
 	_ = first.Close() // long before its max.wait
