@@ -78,12 +78,15 @@ type Options struct {
 	SnapshotEntries uint64
 	// ReadyTimeout bounds Open's wait for a leader.
 	ReadyTimeout time.Duration
+	// Cluster gives the node a cluster port. Open then does not wait for the others: AwaitReady does.
+	Cluster *Cluster
 }
 
 // Node is one replica of the metadata. It is safe for concurrent use.
 type Node struct {
 	o       Options
-	replica uint64
+	replica atomic.Uint64
+	cluster *clusterNode // nil without a cluster port
 	lock    io.Closer
 	log     *logdb.DB
 	files   *libraryFS
@@ -127,7 +130,11 @@ func Open(o Options) (*Node, error) {
 	}
 	o.Dir = dir
 	routeLibraryLog(o.Logger)
-	n := &Node{o: o, replica: o.ReplicaID, closing: make(chan struct{})}
+	n := &Node{o: o, closing: make(chan struct{})}
+	n.replica.Store(o.ReplicaID)
+	if o.Cluster != nil {
+		n.cluster = newClusterNode(n)
+	}
 	n.sm = newStateMachine(n.fail, n.mayWriteSnapshot)
 	if err := n.open(); err != nil {
 		_ = n.Close()
@@ -156,10 +163,15 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := n.checkIdentity(); err != nil {
+	if n.cluster != nil {
+		err = n.cluster.open()
+	} else {
+		err = n.checkIdentity()
+	}
+	if err != nil {
 		return err
 	}
-	if err := n.log.VerifySnapshot(shardID, n.replica); err != nil {
+	if err := n.log.VerifySnapshot(shardID, n.replicaID()); err != nil {
 		return err
 	}
 	n.files = &libraryFS{
@@ -167,6 +179,14 @@ func (n *Node) open() (err error) {
 	}
 	if err := n.start(); err != nil {
 		return n.orFailure(err)
+	}
+	if n.cluster != nil {
+		n.workers.Go(n.cluster.claim)
+		n.ready.Store(true)
+		if err := n.failed.Load(); err != nil {
+			return *err
+		}
+		return nil
 	}
 	if err := n.awaitLeader(); err != nil {
 		return n.orFailure(err)
@@ -191,15 +211,27 @@ func (n *Node) checkIdentity() error {
 		return err
 	}
 	for _, k := range known {
-		if k.ShardID != shardID || k.ReplicaID != n.replica {
-			return fmt.Errorf("raft: %s is the log of replica %d, not of %d (was --node-id changed?)", n.o.Dir, k.ReplicaID, n.replica)
+		if k.ShardID != shardID || k.ReplicaID != n.replicaID() {
+			return fmt.Errorf("raft: %s is the log of replica %d, not of %d (was --node-id changed?)", n.o.Dir, k.ReplicaID, n.replicaID())
 		}
 	}
-	if len(known) == 0 && n.o.ExpectFormed {
-		return fmt.Errorf("%w: %s", ErrMetadataLost, n.o.Dir)
+	if len(known) == 0 {
+		if n.o.ExpectFormed {
+			return fmt.Errorf("%w: %s", ErrMetadataLost, n.o.Dir)
+		}
+		return nil
+	}
+	voters, isVoter, err := n.membersOnDisk()
+	if err != nil {
+		return err
+	}
+	if len(voters) > 1 || !isVoter {
+		return fmt.Errorf("%w: %s has %d voters", ErrClusterDirectory, n.o.Dir, len(voters))
 	}
 	return nil
 }
+
+func (n *Node) replicaID() uint64 { return n.replica.Load() }
 
 // start starts dragonboat on a goroutine of its own, because it may meet a disk that holds it for good.
 func (n *Node) start() error {
@@ -230,11 +262,11 @@ func (n *Node) startLibrary() (err error) {
 			err = fmt.Errorf("raft: %v", p)
 		}
 	}()
-	host, err := dragonboat.NewNodeHost(config.NodeHostConfig{
+	nodeHost := config.NodeHostConfig{
 		DeploymentID:   deploymentID,
 		NodeHostDir:    n.o.Dir,
 		RTTMillisecond: rttMillis,
-		RaftAddress:    replicaAddress(n.replica),
+		RaftAddress:    replicaAddress(n.replicaID()),
 		Expert: config.ExpertConfig{
 			LogDBFactory:     logFactory{n.log},
 			TransportFactory: transportFactory{},
@@ -243,15 +275,9 @@ func (n *Node) startLibrary() (err error) {
 			LogDB:  config.LogDBConfig{Shards: 1},
 			FS:     n.files,
 		},
-	})
-	if err != nil {
-		return fmt.Errorf("raft: %w", err)
 	}
-	n.host.Store(host)
-	n.files.started.Store(true) // from here on dragonboat's own goroutines meet the disk
-	create := func(uint64, uint64) statemachine.IConcurrentStateMachine { return n.sm }
-	err = host.StartConcurrentReplica(map[uint64]string{n.replica: replicaAddress(n.replica)}, false, create, config.Config{
-		ReplicaID:           n.replica,
+	replica := config.Config{
+		ReplicaID:           n.replicaID(),
 		ShardID:             shardID,
 		CheckQuorum:         true,
 		PreVote:             true,
@@ -261,8 +287,21 @@ func (n *Node) startLibrary() (err error) {
 		CompactionOverhead:  keptEntries,
 		MaxInMemLogSize:     maxInMemoryLog,
 		OrderedConfigChange: true,
-	})
+	}
+	members, join := map[uint64]string{n.replicaID(): replicaAddress(n.replicaID())}, false
+	if n.cluster != nil {
+		if members, join, err = n.cluster.configure(&nodeHost, &replica); err != nil {
+			return err
+		}
+	}
+	host, err := dragonboat.NewNodeHost(nodeHost)
 	if err != nil {
+		return fmt.Errorf("raft: %w", err)
+	}
+	n.host.Store(host)
+	n.files.started.Store(true) // from here on dragonboat's own goroutines meet the disk
+	create := func(uint64, uint64) statemachine.IConcurrentStateMachine { return n.sm }
+	if err := host.StartConcurrentReplica(members, join, create, replica); err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
 	return nil
@@ -289,8 +328,11 @@ func (n *Node) awaitLeader() error {
 // Image returns the newest image. It never blocks.
 func (n *Node) Image() *Image { return n.sm.image.Load() }
 
-// IsController reports whether the newest image names this node.
-func (n *Node) IsController() bool { return n.Image().Controller.NodeID == n.o.NodeID }
+// IsController reports whether this node may send the commands of a controller.
+func (n *Node) IsController() bool {
+	_, ok := n.ControllerEpoch()
+	return ok
+}
 
 // Propose commits a command and returns what the state machine answered. An error says that there
 // is no answer: ErrOutcomeUnknown, ErrNotReady, ErrClosed or ErrCommandTooLarge. A refusal by the
@@ -434,9 +476,15 @@ func (n *Node) Updates(f func(old, now *Image)) (stop func()) {
 func (n *Node) Close() error {
 	n.closed.Do(func() {
 		close(n.closing)
+		if n.cluster != nil {
+			n.cluster.done.Store(true)
+		}
 		n.workers.Wait()
 		n.sm.stop()
 		n.closeErr = n.close()
+		if n.cluster != nil && n.cluster.port != nil {
+			n.closeErr = errors.Join(n.closeErr, n.cluster.port.Close())
+		}
 	})
 	return n.closeErr
 }

@@ -3,17 +3,12 @@ package raft
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
-)
 
-// MaxFrameBytes bounds one frame between raft replicas: a Replicate message may hold 64 MiB of
-// entries. A receiver takes memory as bytes arrive, never ahead of them.
-const MaxFrameBytes = 64<<20 + 1<<20
+	"millrace/raft/transport"
+)
 
 // errNoPeers is what a send on a node without cluster port fails with.
 var errNoPeers = errors.New("raft: this node has no cluster port")
@@ -21,18 +16,11 @@ var errNoPeers = errors.New("raft: this node has no cluster port")
 // replicaAddress is the permanent logical name of a replica. Dragonboat binds a directory to it, so
 // it must survive every change of host name, address and port; who it is today is our transport's
 // knowledge, not dragonboat's.
-func replicaAddress(replicaID uint64) string { return "replica-" + strconv.FormatUint(replicaID, 10) }
+func replicaAddress(replicaID uint64) string { return transport.ReplicaName(replicaID) }
 
-func parseReplicaAddress(s string) (uint64, error) {
-	digits, ok := strings.CutPrefix(s, "replica-")
-	id, err := strconv.ParseUint(digits, 10, 64)
-	if !ok || err != nil || id == 0 || replicaAddress(id) != s {
-		return 0, fmt.Errorf("raft: not the name of a replica: %q", s)
-	}
-	return id, nil
-}
+func parseReplicaAddress(s string) (uint64, error) { return transport.ParseReplicaName(s) }
 
-// transportFactory makes the transport of one node: the seam at which the cluster port joins.
+// transportFactory makes the transport of a node without cluster port; transport.Factory is the other one.
 type transportFactory struct{}
 
 // Create opens nothing: a single voter has nobody to talk to.
