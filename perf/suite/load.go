@@ -21,6 +21,9 @@ const progressEvery = 200 * time.Millisecond
 // settle is left out at both ends of a window when counters are read.
 const settle = 200 * time.Millisecond
 
+// countMin is the shortest slice that system calls are counted in.
+const countMin = 600 * time.Millisecond
+
 // observed is what the counters say about the middle of a load's window.
 type observed struct {
 	start, from, to sample // start: before the load
@@ -90,10 +93,7 @@ func (s *suite) watch(ctx context.Context, srv *server, o *observed, profile str
 	o.from = srv.sample()
 	began := time.Now()
 	if profile != "" {
-		if n := span / 3; n >= time.Second || s.opts.quick {
-			n = max(n, 600*time.Millisecond)
-			o.counted = s.probes.count(ctx, srv.proc.pid(), min(n, span-progressEvery))
-		}
+		o.counted = s.probes.count(ctx, srv.proc.pid(), min(max(span/3, countMin), span-progressEvery))
 		if left := span - time.Since(began); left > time.Second {
 			s.profile(ctx, srv, profile, left-100*time.Millisecond)
 		}
@@ -131,7 +131,7 @@ func (r *result) book(w *workload, srv *server, rep *bench.Report, o *observed) 
 	case v.OK:
 		r.set("verified", float64(v.Found))
 	default:
-		r.mark("VOID: lost or wrong records")
+		r.mark(markVoid + ": lost or wrong records")
 	}
 	span := o.to.at.Sub(o.from.at).Seconds()
 	if o.from.at.IsZero() || o.to.at.IsZero() || span <= 0 {

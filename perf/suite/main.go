@@ -101,7 +101,7 @@ func runProfile(ctx context.Context, what string, args []string) error {
 func void(rows []*result) error {
 	for _, r := range rows {
 		for _, m := range r.Marks {
-			if strings.HasPrefix(m, "VOID") {
+			if strings.HasPrefix(m, markVoid) {
 				return fmt.Errorf("%s on %s: %s", r.Row, r.System, m)
 			}
 		}

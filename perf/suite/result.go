@@ -68,9 +68,7 @@ func join(rounds []*result) *result {
 			out.mark(m)
 		}
 		out.Errors = append(out.Errors, r.Errors...)
-		if len(r.Errors) == 0 {
-			out.Rounds++
-		}
+		out.Rounds += r.Rounds
 	}
 	for name, v := range values {
 		slices.Sort(v)

@@ -244,7 +244,7 @@ func runRdkafka(ctx context.Context, s *suite, srv *server, w *workload, r *resu
 		return err
 	}
 	if stored != rep.Acked {
-		r.mark(fmt.Sprintf("VOID: %d acknowledged, %d stored", rep.Acked, stored))
+		r.mark(fmt.Sprintf(markVoid+": %d acknowledged, %d stored", rep.Acked, stored))
 	}
 	r.set("verified", float64(stored))
 	return nil

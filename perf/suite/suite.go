@@ -114,6 +114,12 @@ func (s *suite) wanted(w *workload) bool {
 	return w.quick || !s.opts.quick
 }
 
+// probeWindow is long enough for a profile and counts one after the other.
+const probeWindow = 4 * time.Second
+
+// markVoid begins the mark of a run that has lost records.
+const markVoid = "VOID"
+
 // measure runs all tasks, there and back in turn, and then once more with the probes on.
 func (s *suite) measure(ctx context.Context) []*result {
 	var all []*result
@@ -143,7 +149,8 @@ func (s *suite) measure(ctx context.Context) []*result {
 	tasks = slices.DeleteFunc(tasks, func(t task) bool {
 		return t.disk != diskOwn || !s.opts.every && !t.w.quick || t.system == sysNull || t.system == sysNullFlush
 	})
-	fmt.Printf("\nprobes: %d runs\n", len(tasks))
+	s.opts.duration = max(s.opts.duration, probeWindow)
+	fmt.Printf("\nprobes: %d runs of %v\n", len(tasks), s.opts.duration)
 	for _, t := range tasks {
 		if ctx.Err() != nil {
 			break
@@ -155,7 +162,8 @@ func (s *suite) measure(ctx context.Context) []*result {
 				only[name] = v
 			}
 		}
-		r.Figures = only
+		r.Figures, r.Rounds = only, 0
+		r.Marks = slices.DeleteFunc(r.Marks, func(m string) bool { return !strings.HasPrefix(m, markVoid) })
 		all = append(all, r)
 	}
 	return all
@@ -180,7 +188,11 @@ func (s *suite) one(ctx context.Context, t task) *result {
 	case err != nil:
 		line += " " + r.Errors[0]
 	default:
-		line += fmt.Sprintf(" %11s msg/s %8.1f MB/s  p50 %8s  p99 %8s  broker %.2f cores", grouped(r.get("rate")), r.get("mb"), millis(r.get("p50")), millis(r.get("p99")), r.get("broker_cores"))
+		line += fmt.Sprintf(" %11s msg/s %8.1f MB/s", grouped(r.get("rate")), r.get("mb"))
+		if r.get("p50") > 0 {
+			line += fmt.Sprintf("  p50 %8s  p99 %8s", millis(r.get("p50")), millis(r.get("p99")))
+		}
+		line += fmt.Sprintf("  broker %.2f cores", r.get("broker_cores"))
 		for _, m := range r.Marks {
 			line += "  ! " + m
 		}

@@ -8,7 +8,7 @@ import (
 func TestRoundsBecomeMediansAndRanges(t *testing.T) {
 	var all []*result
 	for _, rate := range []float64{300, 100, 200} {
-		all = append(all, &result{Row: "W1", System: sysD2, Disk: diskOwn, Figures: map[string]float64{"rate": rate}})
+		all = append(all, &result{Row: "W1", System: sysD2, Disk: diskOwn, Rounds: 1, Figures: map[string]float64{"rate": rate}})
 	}
 	all = append(all, &result{Row: "W1", System: sysD2, Disk: diskOwn, Figures: map[string]float64{}, Errors: []string{"it fell over"}})
 	all = append(all, &result{Row: "W1", System: sysD2, Disk: diskLoop, Figures: map[string]float64{"rate": 1}})
