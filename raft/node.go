@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/client"
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
@@ -42,6 +43,7 @@ const (
 
 	// Close waits for a full disk, for a slow one, and for what an abort releases.
 	waitTimeout    = time.Second
+	forwardTimeout = 2 * time.Second  // of one proposal in a cluster: an election takes less
 	defaultTimeout = 10 * time.Second // of a Propose or Latest whose context has no deadline
 	closeTimeout   = 10 * time.Second
 	abandonTimeout = 300 * time.Millisecond
@@ -304,6 +306,9 @@ func (n *Node) startLibrary() (err error) {
 	if err := host.StartConcurrentReplica(members, join, create, replica); err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
+	if n.cluster != nil {
+		n.cluster.port.ServeRaft()
+	}
 	return nil
 }
 
@@ -355,7 +360,7 @@ func (n *Node) Propose(ctx context.Context, c Command) (Result, error) {
 		if err := ctx.Err(); err != nil {
 			return Result{}, fmt.Errorf("%w: %w", ErrNotReady, err)
 		}
-		r, err := n.host.Load().SyncPropose(ctx, session, b)
+		r, err := n.proposeOnce(ctx, session, b)
 		switch {
 		case n.isClosing():
 			// Whatever it says: a log that was aborted reports success too.
@@ -378,6 +383,33 @@ func (n *Node) Propose(ctx context.Context, c Command) (Result, error) {
 		case <-n.closing:
 			return Result{}, ErrClosed
 		case <-after(wait):
+		}
+	}
+}
+
+// proposeOnce does not wait for the caller's whole patience in a cluster: what was forwarded to a leader that died is
+// lost, and only silence says so.
+func (n *Node) proposeOnce(ctx context.Context, session *client.Session, b []byte) (statemachine.Result, error) {
+	if n.cluster != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, forwardTimeout)
+		defer cancel()
+	}
+	return n.host.Load().SyncPropose(ctx, session, b)
+}
+
+// ProposeAgain is Propose for commands whose repetition is answered like the first time, or refused in a way that the
+// caller understands: it proposes again for as long as the outcome is unknown and ctx lasts.
+func (n *Node) ProposeAgain(ctx context.Context, c Command) (Result, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 2*defaultTimeout)
+		defer cancel()
+	}
+	for {
+		r, err := n.Propose(ctx, c)
+		if !errors.Is(err, ErrOutcomeUnknown) || ctx.Err() != nil || n.isClosing() {
+			return r, err
 		}
 	}
 }
@@ -629,7 +661,19 @@ type logFactory struct{ log *logdb.DB }
 
 // Create is part of config.LogDBFactory.
 func (f logFactory) Create(config.NodeHostConfig, config.LogDBCallback, []string, []string) (raftio.ILogDB, error) {
-	return f.log, nil
+	return closingLog{f.log}, nil
+}
+
+// closingLog keeps the error of the last flush from dragonboat, which would end the process: all that was acknowledged
+// is durable without it.
+type closingLog struct{ *logdb.DB }
+
+// Close is part of raftio.ILogDB.
+func (l closingLog) Close() error {
+	if err := l.DB.Close(); err != nil {
+		l.Report("raft log: closing failed", err)
+	}
+	return nil
 }
 
 // Name is part of config.LogDBFactory.

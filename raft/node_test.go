@@ -42,7 +42,7 @@ func propose(t *testing.T, n *Node, c Command) Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	r, err := n.Propose(ctx, c)
+	r, err := n.ProposeAgain(ctx, c)
 	if err != nil {
 		t.Fatalf("propose %T: %v", c, err)
 	}

@@ -580,3 +580,6 @@ func (db *DB) ImportSnapshot(s pb.Snapshot, replicaID uint64) error {
 	payload = appendSnapshot(payload, recordInstalled, id, saved)
 	return db.commit(payload, nil)
 }
+
+// Report logs what has nobody else to tell.
+func (db *DB) Report(what string, err error) { db.o.Logger.Warn(what, "err", err) }

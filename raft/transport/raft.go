@@ -40,10 +40,15 @@ var _ config.TransportFactory = Factory{}
 
 // Create is part of config.TransportFactory.
 func (f Factory) Create(c config.NodeHostConfig, onBatch raftio.MessageHandler, onChunk raftio.ChunkHandler) raftio.ITransport {
-	return &raftTransport{
+	r := &raftTransport{
 		t: f.Transport, rules: rules{shard: f.Shard, self: f.ReplicaID, deployment: c.GetDeploymentID()},
 		onBatch: onBatch, onChunk: onChunk, peers: map[uint64]*raftPeer{}, receiving: make(chan struct{}, maxIncomingSnapshots),
+		conns: map[*Conn]bool{},
 	}
+	f.Transport.mu.Lock()
+	f.Transport.raft = r
+	f.Transport.mu.Unlock()
+	return r
 }
 
 // Validate is part of config.TransportFactory: it accepts replica names only.
@@ -73,6 +78,7 @@ type raftTransport struct {
 
 	mu     sync.Mutex
 	peers  map[uint64]*raftPeer
+	conns  map[*Conn]bool // accepted
 	closed bool
 	wg     sync.WaitGroup
 }
@@ -81,13 +87,41 @@ var _ raftio.ITransport = (*raftTransport)(nil)
 
 func (r *raftTransport) Name() string { return "millrace" }
 
-func (r *raftTransport) Start() error {
-	r.t.Register(KindRaft, r.receiveBatches)
-	r.t.Register(KindSnapshot, r.receiveSnapshot)
-	return nil
+// Start does not receive yet: dragonboat starts its transport before the rest of itself, and ends the process if a
+// message arrives meanwhile. ServeRaft does.
+func (r *raftTransport) Start() error { return nil }
+
+// ServeRaft begins to receive raft messages, once dragonboat's NodeHost is there.
+func (t *Transport) ServeRaft() {
+	t.mu.Lock()
+	r := t.raft
+	t.mu.Unlock()
+	t.Register(KindRaft, r.held(r.receiveBatches))
+	t.Register(KindSnapshot, r.held(r.receiveSnapshot))
 }
 
-// Close ends the senders. The connections of receivers end with the Transport.
+// held ties accepted connections to the life of dragonboat: none calls it after Close.
+func (r *raftTransport) held(h Handler) Handler {
+	return func(c *Conn) {
+		r.mu.Lock()
+		if r.closed {
+			r.mu.Unlock()
+			return
+		}
+		r.conns[c] = true
+		r.wg.Add(1)
+		r.mu.Unlock()
+		defer func() {
+			r.mu.Lock()
+			delete(r.conns, c)
+			r.mu.Unlock()
+			r.wg.Done()
+		}()
+		h(c)
+	}
+}
+
+// Close ends all senders and receivers and waits for them.
 func (r *raftTransport) Close() error {
 	r.t.Register(KindRaft, nil)
 	r.t.Register(KindSnapshot, nil)
@@ -96,7 +130,14 @@ func (r *raftTransport) Close() error {
 	for _, p := range r.peers {
 		p.stop()
 	}
+	conns := make([]*Conn, 0, len(r.conns))
+	for c := range r.conns {
+		conns = append(conns, c)
+	}
 	r.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
 	r.wg.Wait()
 	return nil
 }

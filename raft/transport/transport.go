@@ -80,6 +80,7 @@ type Transport struct {
 	conns   map[*Conn]bool
 	shaking chan struct{}
 	callers map[Target]*caller
+	raft    *raftTransport
 	closed  bool
 	closing context.Context
 	cancel  context.CancelFunc

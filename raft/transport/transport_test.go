@@ -348,6 +348,8 @@ func newRaftPair(t *testing.T, change func(*Options)) *raftPair {
 	p.b = Factory{p.tb, 1, 2}.Create(c, func(b pb.MessageBatch) { p.toB <- b }, func(c pb.Chunk) bool { p.chunks <- c; return true })
 	must(t, p.a.Start())
 	must(t, p.b.Start())
+	p.ta.ServeRaft()
+	p.tb.ServeRaft()
 	t.Cleanup(func() { _, _ = p.a.Close(), p.b.Close() })
 	return p
 }
