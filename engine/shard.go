@@ -273,8 +273,9 @@ func (s *Shard) submitNext() {
 // current WAL file. Called with mu. It reports whether there is anything to submit.
 func (s *Shard) fillGroup(g *group) bool {
 	*g = group{commits: g.commits[:0]}
-	for len(s.closed) > 0 {
-		c := s.closed[0]
+	taken := 0
+	for taken < len(s.closed) {
+		c := s.closed[taken]
 		if c.copies.Load() != closedBit || (g.bytes > 0 && g.bytes+c.size > groupBytesMax) {
 			break
 		}
@@ -295,16 +296,15 @@ func (s *Shard) fillGroup(g *group) bool {
 		s.pledged -= int64(c.size)
 		g.commits = append(g.commits, c)
 		g.bytes += c.size
-		s.closed = s.closed[1:]
+		taken++
 		for i := range c.used {
 			if r := &c.rows[i]; r.wait != nil || r.log == nil || !r.log.config().acksBeforeFlush() {
 				g.flush = true
 			}
 		}
 	}
-	if len(s.closed) == 0 {
-		s.closed = s.closed[:0:cap(s.closed)]
-	}
+	// Moved down, not sliced off: the list would lose its room and allocate for every commit.
+	s.closed = s.closed[:copy(s.closed, s.closed[taken:])]
 	g.file = s.cur
 	blocked := len(s.closed) > 0 && len(g.commits) == 0
 	if s.wantFlush || blocked {
