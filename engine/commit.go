@@ -199,6 +199,13 @@ func (s *Shard) nextSlab() bool {
 	b := s.freeSlabs[len(s.freeSlabs)-1]
 	s.freeSlabs = s.freeSlabs[:len(s.freeSlabs)-1]
 	b.used = 0
+	b.warm = true // or will be
+	if n := len(s.freeSlabs); n > 0 && !s.freeSlabs[n-1].warm {
+		select {
+		case s.cold <- struct{}{}:
+		default:
+		}
+	}
 	b.busy.Store(1)
 	b.pins.Store(0)
 	s.usedSlabs = append(s.usedSlabs, b)

@@ -17,6 +17,7 @@ func (e *Engine) Start() {
 		}
 		e.background(s.writer.run)
 		e.background(s.writer.runRounds)
+		e.background(s.warmSlabs)
 	}
 	e.background(e.runHousekeeping)
 	e.background(e.runRetention)

@@ -18,7 +18,8 @@ type slab struct {
 	own *disk.Slab
 	fin int // index, for messages
 
-	used int // bytes given to commits; guarded by Shard.mu
+	used int  // bytes given to commits; guarded by Shard.mu
+	warm bool // its pages are there; guarded by Shard.mu
 
 	// busy counts reasons why the bytes are needed by the engine itself: one while it
 	// is being filled, one a commit not yet written, one a batch not yet moved to

@@ -44,7 +44,8 @@ type Shard struct {
 	wantRoom     bool // somebody got ErrBusy since the last time there was room
 	filling      *slab
 	freeSlabs    []*slab
-	usedSlabs    []*slab // oldest first; filling is the last
+	usedSlabs    []*slab       // oldest first; filling is the last
+	cold         chan struct{} // there are free slabs without pages that will be needed soon
 	commitPool   []*commit
 	cur          *walFile   // pos belongs to the driver's thread, under mu
 	fullFiles    []*walFile // oldest first
@@ -102,6 +103,7 @@ func newShard(e *Engine, id int) (*Shard, error) {
 		slabBytes: e.o.CommitBytesMax,
 		nextLSN:   1,
 		spares:    []*group{new(group), new(group)},
+		cold:      make(chan struct{}, 1),
 	}
 	slabs, err := newSlabs(e.o.RingBytes, s.slabBytes)
 	if err != nil {
