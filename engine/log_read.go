@@ -55,7 +55,7 @@ func (l *Log) Read(r ReadRequest, dst []Span) ([]Span, ReadInfo, error) {
 		}
 		// A segment went away between finding and opening it.
 	}
-	return dst, info, ErrOffsetOutOfRange
+	return dst, info, nil // and again and again: nothing for now
 }
 
 func (l *Log) readOnce(r ReadRequest, dst []Span) (done bool, out []Span, info ReadInfo, err error) {
@@ -71,7 +71,9 @@ func (l *Log) readOnce(r ReadRequest, dst []Span) (done bool, out []Span, info R
 	if out, info, ok := l.readTail(&r, dst); ok {
 		return true, out, info, nil
 	}
+	l.mu.Lock()
 	r.UpTo = min(r.UpTo, l.segmentLimit())
+	l.mu.Unlock()
 	out, info, err = l.readSegments(&r, dst)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, out, info, nil
@@ -86,9 +88,15 @@ func (l *Log) readTail(r *ReadRequest, dst []Span) (_ []Span, info ReadInfo, ok 
 	defer l.mu.Unlock()
 	i := l.tail.find(r.Offset)
 	if i < 0 {
-		return dst, info, false
+		if l.inSegments(r.Offset) {
+			return dst, info, false
+		}
+		i = 0 // an offset hole: it goes on with the ring
 	}
 	live := l.tail.live()
+	if i < len(live) && live[i].next() <= r.Offset {
+		i++ // an offset hole behind a batch
+	}
 	first := len(dst)
 	for ; i < len(live); i++ {
 		e := &live[i]
@@ -97,10 +105,10 @@ func (l *Log) readTail(r *ReadRequest, dst []Span) (_ []Span, info ReadInfo, ok 
 			next = live[i+1].base
 		}
 		if next > r.UpTo {
-			break
-		}
-		if next <= r.Offset {
-			continue // only an offset hole lies between this batch and the next
+			// There may be a hole behind the batch: only the batch itself must lie below the limit.
+			if next = e.next(); next > r.UpTo {
+				break
+			}
 		}
 		size := int(e.size)
 		if info.Bytes+size > r.MaxBytes && !(r.MinOne && info.Bytes == 0) {
@@ -124,11 +132,15 @@ func (l *Log) readTail(r *ReadRequest, dst []Span) (_ []Span, info ReadInfo, ok 
 	return dst, info, true
 }
 
+// inSegments reports whether a segment may have a batch at offset or above. What the ring has let go of is there: with mu held
+// nothing leaves the ring. Called with mu.
+func (l *Log) inSegments(offset int64) bool {
+	return min(l.stable.lastNext(), l.segmentLimit()) > offset
+}
+
 // segmentLimit is the offset from which on the segments do not count: a truncation that the
-// stable state has not seen yet removed it there. What came after it is in the ring.
+// stable state has not seen yet removed it there. What came after it is in the ring. Called with mu.
 func (l *Log) segmentLimit() int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	limit := int64(math.MaxInt64)
 	for i := range l.ops {
 		switch op := &l.ops[i]; op.kind {
@@ -166,6 +178,7 @@ type segmentReader struct {
 	x     *segmentIndex // may be nil; lookups take stableState.mu, because an active one grows
 	size  int64
 	disk  int64 // bytes that are in the file
+	end   int64 // bytes that can be read: less than size in a quarantined log whose file is too short
 	tail  []byte
 	next  int64
 	file  *openFile
@@ -183,7 +196,7 @@ var windows = sync.Pool{New: func() any { b := make([]byte, windowBytes); return
 func (l *Log) openSegment(g *segment) (*segmentReader, error) {
 	st := &l.stable
 	st.mu.Lock()
-	r := &segmentReader{g: g, size: g.size, disk: g.size, next: g.next}
+	r := &segmentReader{g: g, size: g.size, disk: g.size, end: g.size, next: g.next}
 	if !g.sealed {
 		r.disk, r.tail = st.written, st.tail
 	}
@@ -194,10 +207,28 @@ func (l *Log) openSegment(g *segment) (*segmentReader, error) {
 	}
 	if r.disk > 0 {
 		f, err := l.e.files.acquire(g, false, false)
+		if isMissing(err) {
+			st.mu.Lock()
+			gone = g.gone
+			st.mu.Unlock()
+			if !gone {
+				err = &CorruptionError{File: g.path(), Pos: -1, Reason: "the segment's file is missing"}
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
 		r.file = f
+		if st.quarantine != "" {
+			have, err := f.Size()
+			if err != nil {
+				r.close()
+				return nil, err
+			}
+			if have < r.disk {
+				r.end = have
+			}
+		}
 	}
 	return r, nil
 }
@@ -218,9 +249,15 @@ func (r *segmentReader) readAt(p []byte, pos int64) error {
 	if pos < 0 || pos+int64(len(p)) > r.size {
 		return io.ErrUnexpectedEOF
 	}
+	if pos+int64(len(p)) > r.end {
+		return r.damaged(r.end, "the file ends here")
+	}
 	if pos < r.disk {
 		n := min(int64(len(p)), r.disk-pos)
 		if err := readFull(r.file, p[:n], pos); err != nil {
+			if errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF {
+				err = r.damaged(pos, "the file is too short")
+			}
 			return err
 		}
 		p, pos = p[n:], pos+n
@@ -238,7 +275,7 @@ func (r *segmentReader) window(pos int64, n int) ([]byte, error) {
 		r.owned = windows.Get().(*[]byte)
 	}
 	b := *r.owned
-	b = b[:min(int64(len(b)), r.size-pos)]
+	b = b[:min(int64(len(b)), max(r.end-pos, int64(n)))]
 	if err := r.readAt(b, pos); err != nil {
 		return nil, err
 	}
@@ -331,7 +368,7 @@ func (l *Log) readSegments(r *ReadRequest, dst []Span) ([]Span, ReadInfo, error)
 	info := ReadInfo{NextOffset: r.Offset}
 	g := l.locate(r.Offset)
 	if g == nil {
-		// Between the ring and the stable state: it was moved and evicted since readTail looked.
+		// Truncated since readTail looked.
 		return dst, info, fs.ErrNotExist
 	}
 	if !r.MayBlock && !l.inTailBlock(g, r.Offset) {
@@ -386,7 +423,7 @@ func (l *Log) inTailBlock(g *segment, offset int64) bool {
 // extent finds the end of the range of whole batches that begins with h at start.
 func (s *segmentReader) extent(start int64, h batch.Header, r *ReadRequest) (end, next int64, err error) {
 	end, next = start+int64(h.Size()), h.NextOffset()
-	limit := min(start+int64(min(r.MaxBytes, residentMax)), s.size)
+	limit := min(start+int64(min(r.MaxBytes, residentMax)), s.end)
 	if limit <= end {
 		return end, next, nil
 	}
@@ -403,6 +440,9 @@ func (s *segmentReader) extent(start int64, h batch.Header, r *ReadRequest) (end
 	}
 	for end < limit {
 		h, err := s.header(end)
+		if err != nil && s.end < s.size {
+			break // the file ends in a batch: what lies before it can be read
+		}
 		if err != nil {
 			return 0, 0, err
 		}
@@ -430,7 +470,13 @@ func (s *segmentReader) spans(dst []Span, start, end int64) ([]Span, error) {
 		}
 		return append(dst, Span{Mem: mem, Len: len(mem), Owner: noRelease{}}), nil
 	}
+	if end > s.end {
+		return dst, s.damaged(s.end, "the file ends here")
+	}
 	if err := makeResident(s.file, start, fileEnd); err != nil {
+		if err == io.EOF {
+			err = s.damaged(start, "the file is too short")
+		}
 		return dst, err
 	}
 	f := s.file
@@ -465,7 +511,7 @@ func makeResident(f disk.File, from, to int64) error {
 			_ = unix.Fadvise(fd, at+n, min(residentStep, to-at-n), unix.FADV_WILLNEED)
 		}
 		for p := at; p < at+n; p += residentStep / 4 {
-			if _, err := f.ReadAt(b[:], min(p+residentStep/4, at+n)-1); err != nil && err != io.EOF {
+			if _, err := f.ReadAt(b[:], min(p+residentStep/4, at+n)-1); err != nil {
 				return err
 			}
 		}

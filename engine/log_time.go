@@ -64,7 +64,9 @@ func (l *Log) firstBatch(ts int64, match func(*batch.Header) bool) ([]byte, erro
 	st.mu.Lock()
 	segments := append([]*segment(nil), st.segments...)
 	st.mu.Unlock()
+	l.mu.Lock()
 	seen, limit := int64(0), l.segmentLimit()
+	l.mu.Unlock()
 	inSegment := func(h *batch.Header) bool { return h.BaseOffset < limit && match(h) }
 	for _, g := range segments {
 		st.mu.Lock()

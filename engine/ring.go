@@ -3,6 +3,7 @@ package engine
 import (
 	"sync/atomic"
 
+	"millrace/engine/batch"
 	"millrace/engine/disk"
 )
 
@@ -83,6 +84,11 @@ type tailEntry struct {
 	slab *slab
 	pos  uint32
 	size uint32
+}
+
+// next is the offset after the batch.
+func (e *tailEntry) next() int64 {
+	return e.base + int64(batch.PeekLastOffsetDelta(e.slab.mem[e.pos:e.pos+e.size])) + 1
 }
 
 // tailIndex is the queue of a log's batches that are in the ring, in offset order.

@@ -167,6 +167,11 @@ func PeekSize(b []byte) (int, error) {
 	return lengthEnd + int(length), nil
 }
 
+// PeekLastOffsetDelta reads the field of a batch that was verified before.
+func PeekLastOffsetDelta(b []byte) int32 {
+	return int32(binary.BigEndian.Uint32(b[posLastOffsetDelta:]))
+}
+
 // Validate parses b as exactly one whole batch and checks its CRC. The records
 // inside are not looked at: see CheckRecords.
 func Validate(b []byte) (Header, error) {
