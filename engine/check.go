@@ -85,7 +85,7 @@ type checker struct {
 	logs   map[uint64]*checkedState
 	gone   map[uint64]uint64 // dropped logs: seq of their newest record
 	nextID uint64            // highest log id given out
-	strays bool              // folders without a log may be deleted ones
+	strays bool              // nothing is damaged that could have named a folder's log
 	unread map[uint64]bool   // logs whose Create record is lost
 	bad    *badFiles
 

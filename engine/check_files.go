@@ -47,7 +47,7 @@ func (c *checker) shardFiles(shard int) error {
 	for _, name := range names {
 		path := c.x.path(dir, name)
 		number, isCheckpoint := checkpointNumber(name)
-		_, isWAL := parseWALName(name)
+		_, _, isWAL := parseWALName(name)
 		switch {
 		case isWAL:
 		case isCheckpoint && number < newest:
@@ -89,8 +89,10 @@ func (c *checker) logFolders() error {
 		case st == nil && id > c.nextID:
 			c.problem(path, -1, "log %d was never given out (%d were)", id, c.nextID)
 			c.bad.foreign[path] = true
-		case st == nil && (c.strays || hasLog(c.gone, id)):
+		case st == nil && hasLog(c.gone, id):
 			c.note(path, -1, "the log was dropped")
+		case st == nil && c.strays:
+			c.note(path, -1, "neither the checkpoint nor the WAL knows log %d, and nothing says that it was dropped: the folder is kept", id)
 		case st == nil:
 			c.problem(path, -1, "the checkpoint entry of log %d is lost", id)
 			c.bad.foreign[path] = true

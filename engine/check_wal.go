@@ -167,6 +167,10 @@ func (w *walCheck) run(files []*inspectedWAL) error {
 			c.problem(f.path, -1, "%s", f.problem)
 			c.bad.unusable[f.path] = true
 		}
+		if f.damaged && f.problem == "" {
+			c.problem(f.path, -1, keptReason)
+			c.bad.wal[f.path] = f.generation
+		}
 		if f.generation != 0 {
 			used = append(used, f)
 		}
@@ -310,6 +314,9 @@ func (w *walCheck) apply(f *inspectedWAL, k *inspectedCommit, r *walRow, bad boo
 	switch {
 	case r.seq <= st.seq:
 		return
+	case r.kind == recDrop:
+		st.suspect, st.dropped = "", true
+		return
 	case st.Quarantine != "":
 		st.LostTo = max(st.LostTo, end)
 		return
@@ -383,6 +390,7 @@ func (w *walCheck) applyUnknown(f *inspectedWAL, k *inspectedCommit, r *walRow, 
 		return
 	}
 	if r.kind != recCreate || bad {
+		c.bad.wal[f.path] = f.generation
 		if !c.unread[r.logID] {
 			c.unread[r.logID] = true
 			c.strays = false
@@ -456,7 +464,7 @@ func (w *walCheck) headers(files, used []*inspectedWAL, first int) {
 		}
 	}
 	for _, f := range files {
-		if f.generation == 0 && f.problem == "" && (f.headError[0] != "never written" || f.headError[1] != "never written") {
+		if f.generation == 0 && !f.damaged && f.problem == "" && (f.headError[0] != "never written" || f.headError[1] != "never written") {
 			c.note(f.path, 0, "no header: the file was not in use, or both copies are damaged")
 		}
 	}

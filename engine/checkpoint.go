@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -150,6 +151,29 @@ func (c *checkpointFile) rewrite() error {
 	return nil
 }
 
+// needed are the logs whose entries count, in order. That of a dropped one may go once no record of it can be replayed and its folder
+// is gone: until then it is what allows to delete the folder.
+func (c *checkpointFile) needed() ([]uint64, error) {
+	ids := make([]uint64, 0, len(c.at))
+	var folders map[uint64]bool
+	for _, id := range slices.Sorted(maps.Keys(c.at)) {
+		if p := c.at[id]; p.dropped && p.dropLSN < c.replayLSN {
+			if folders == nil {
+				var err error
+				if folders, err = c.s.e.foldersLeft(); err != nil {
+					return nil, err
+				}
+				c.s.e.o.onWindow(winCheckpoint)
+			}
+			if !folders[id] {
+				continue
+			}
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
 // fill writes head and base frames into a new file and flushes it.
 func (c *checkpointFile) fill(old *checkpointFile) error {
 	head := checkpointHead{features: knownFeatures, directoryID: c.s.e.meta.DirectoryID, shard: uint32(c.s.id), number: c.number}
@@ -157,14 +181,10 @@ func (c *checkpointFile) fill(old *checkpointFile) error {
 		return err
 	}
 	c.size = checkpointHeadSz
-	ids := make([]uint64, 0, len(old.at))
-	for id, p := range old.at {
-		if p.dropped && p.dropLSN < old.replayLSN {
-			continue // no record of this log will be replayed
-		}
-		ids = append(ids, id)
+	ids, err := old.needed()
+	if err != nil {
+		return err
 	}
-	slices.Sort(ids)
 	var entries []byte
 	first := 0
 	flush := func(end int) error {

@@ -53,12 +53,13 @@ type Engine struct {
 	drivers     sync.WaitGroup
 	stopDrivers atomic.Bool
 	closeOnce   sync.Once
-	warnDirect  sync.Once
-	stalls      int // manual only
+	buffered    atomic.Bool // the filesystem has no direct I/O
+	stalls      int         // manual only
 
-	logsDirMu    sync.Mutex  // one flush of logs/ at a time
-	logsDirDirty atomic.Bool // logs/ has a new folder that is not flushed
-	strays       strays      // files to delete, until that is done
+	logsDirMu    sync.Mutex      // one flush of logs/ at a time
+	logsDirDirty atomic.Bool     // logs/ has a new folder that is not flushed
+	strays       strays          // files to delete, until that is done
+	unknownIDs   map[uint64]bool // ids of folders whose logs nobody knows: not given out. Not changed after Open
 }
 
 type logKey struct {
@@ -71,6 +72,7 @@ type RecoveryReport struct {
 	Logs            int
 	Quarantined     []QuarantinedLog
 	Damage          []CorruptionError // every damaged place that was found
+	Unknown         []string          // folders of logs that nobody knows, and nobody has dropped: kept
 	CheckpointBytes int64
 	WALBytes        int64
 	Commits         int // replayed
@@ -107,9 +109,9 @@ func Open(o Options) (*Engine, error) {
 		byID:     make(map[uint64]*Log),
 		failedCh: make(chan struct{}),
 		quit:     make(chan struct{}),
-		files:    newFileCache(o.FS, o.OpenFilesMax),
 		indexes:  newIndexCache(),
 	}
+	e.files = newFileCache(o.FS, e.openDirect, o.OpenFilesMax)
 	if err := e.open(); err != nil {
 		e.release()
 		return nil, err
@@ -349,6 +351,9 @@ func (e *Engine) CreateLogs(specs []LogSpec) ([]*Log, error) {
 	created := make([]*Log, 0, len(specs))
 	for _, spec := range specs {
 		id := e.nextLogID.Add(1)
+		for e.unknownIDs[id] {
+			id = e.nextLogID.Add(1)
+		}
 		s := e.shards[int(id)%min(len(e.shards), e.o.Shards)]
 		l := newLog(e, s, id, createPayload{topicID: spec.TopicID, partition: spec.Partition, topic: spec.Topic})
 		l.SetConfig(spec.Config)

@@ -38,10 +38,13 @@ var (
 // answered by reading on past the damage.
 type CorruptionError struct {
 	File   string
-	Pos    int64
+	Pos    int64 // -1: the file as a whole
 	Reason string
 }
 
 func (e *CorruptionError) Error() string {
+	if e.Pos < 0 {
+		return fmt.Sprintf("engine: corrupt: %s: %s", e.File, e.Reason)
+	}
 	return fmt.Sprintf("engine: corrupt: %s at byte %d: %s", e.File, e.Pos, e.Reason)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"millrace/engine/disk"
@@ -15,14 +14,13 @@ import (
 // fileCache keeps the descriptors of segment files: the most recently used ones
 // stay open, none is closed while somebody uses it. Safe for concurrent use.
 type fileCache struct {
-	fs    disk.FS
-	limit int
+	fs     disk.FS
+	direct func(path string, flag int) (disk.File, error)
+	limit  int
 
 	mu    sync.Mutex // guards all below; not held during opens
 	files map[fileKey]*openFile
 	lru   *list.List // of *openFile, most recently used first
-
-	buffered atomic.Bool // the filesystem has no direct I/O
 }
 
 type fileKey struct {
@@ -40,8 +38,9 @@ type openFile struct {
 	dead  bool // no longer in the cache: close with the last use
 }
 
-func newFileCache(fsys disk.FS, limit int) *fileCache {
-	return &fileCache{fs: fsys, limit: limit, files: make(map[fileKey]*openFile), lru: list.New()}
+// newFileCache returns a cache that opens files for writing with direct.
+func newFileCache(fsys disk.FS, direct func(string, int) (disk.File, error), limit int) *fileCache {
+	return &fileCache{fs: fsys, direct: direct, limit: limit, files: make(map[fileKey]*openFile), lru: list.New()}
 }
 
 // acquire opens the segment's file for reading through the page cache, or for direct
@@ -88,14 +87,21 @@ func (c *fileCache) open(path string, write, create bool) (disk.File, error) {
 	if create {
 		flag |= os.O_CREATE
 	}
-	if !c.buffered.Load() {
-		f, err := c.fs.OpenFile(path, flag|disk.Direct, 0o644)
+	return c.direct(path, flag)
+}
+
+// openDirect opens a file for direct I/O, or buffered where the filesystem has none.
+func (e *Engine) openDirect(path string, flag int) (disk.File, error) {
+	if !e.buffered.Load() {
+		f, err := e.fs.OpenFile(path, flag|disk.Direct, 0o644)
 		if !errors.Is(err, syscall.EINVAL) {
 			return f, err
 		}
-		c.buffered.Store(true)
+		if !e.buffered.Swap(true) {
+			e.o.Warn("%s: the filesystem has no direct I/O; writes go through the page cache", e.o.Dir)
+		}
 	}
-	return c.fs.OpenFile(path, flag, 0o644)
+	return e.fs.OpenFile(path, flag, 0o644)
 }
 
 // evict takes unused files beyond the limit out of the cache. Called with mu.

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/klauspost/crc32"
 
@@ -22,6 +20,8 @@ type inspectedWAL struct {
 	f    disk.File
 	size int64
 	busy bool // flock'ed: the last writes of a killed process are not through
+
+	damaged bool // says its name: an opening met damage in it
 
 	heads     [2]walFileHeader // first block, last block
 	headOK    [2]bool
@@ -48,15 +48,6 @@ func closeWAL(files []*inspectedWAL) {
 	}
 }
 
-func parseWALName(name string) (int, bool) {
-	digits, ok := strings.CutPrefix(name, "wal-")
-	if !ok {
-		return 0, false
-	}
-	n, err := strconv.Atoi(digits)
-	return n, err == nil && n > 0
-}
-
 // openWAL opens the WAL files of a shard: those in use by generation, then the free ones.
 func (x *inspector) openWAL(shard int) ([]*inspectedWAL, error) {
 	dir := x.path(shardDirName(shard))
@@ -66,7 +57,8 @@ func (x *inspector) openWAL(shard int) ([]*inspectedWAL, error) {
 	}
 	var files []*inspectedWAL
 	for _, name := range names {
-		if _, ok := parseWALName(name); !ok {
+		_, damaged, ok := parseWALName(name)
+		if !ok {
 			continue
 		}
 		w, err := x.openWALFile(shard, name)
@@ -74,6 +66,7 @@ func (x *inspector) openWAL(shard int) ([]*inspectedWAL, error) {
 			closeWAL(files)
 			return nil, err
 		}
+		w.damaged = damaged
 		files = append(files, w)
 	}
 	slices.SortStableFunc(files, func(a, b *inspectedWAL) int {

@@ -75,8 +75,11 @@ func (l *Log) tryChange(op logOp, durable *waiter, admit func() (bool, error)) (
 	defer l.stable.writeMu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.dropped {
+	switch {
+	case l.dropped:
 		return false, ErrDropped
+	case l.quarantine != "" && op.kind != recDrop:
+		return false, ErrQuarantined // recovery would not replay it
 	}
 	if err := l.e.refusal(); err != nil {
 		return false, err

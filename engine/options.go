@@ -141,7 +141,7 @@ func (o *Options) path(parts ...string) string {
 type sabotage struct {
 	noFlush         bool // acknowledge without the WAL flush
 	ignoreCRC       bool // recovery believes every commit header and batch
-	ignoreSalt      bool // commits of old generations pass
+	ignoreSalt      bool // every file has the same salt, known to everybody
 	noDirSync       bool // names are never made durable
 	recycleEarly    bool // WAL files are recycled before the checkpoint
 	skipTruncate    bool // recovery does not replay Truncate

@@ -22,11 +22,20 @@ type recovery struct {
 	used     []*walFile // in order of generation
 	floor    uint64     // highest LSN known to have been flushed
 	next     uint64     // LSN expected next
+	reading  *walFile   // the file that is being replayed
+	orphans  map[orphan]bool
+	met      map[*walFile]bool // files in which this opening met damage
 	replay   uint64
 	maxLogID uint64
 	// tail are the commits above floor, in order: nobody has said that they were flushed. They are
 	// written again.
 	tail []tailCommit
+}
+
+// orphan is a log whose Create record is lost, in a WAL file that has a record of it: said once each.
+type orphan struct {
+	logID uint64
+	file  *walFile
 }
 
 // recover brings the shard to the state of its last durable commit (or a later one).
@@ -44,6 +53,8 @@ func (s *Shard) recover() error {
 		logs:     make(map[uint64]*Log),
 		dropped:  make(map[uint64]uint64),
 		suspects: make(map[uint64]string),
+		orphans:  make(map[orphan]bool),
+		met:      make(map[*walFile]bool),
 		floor:    head.lsnFloor,
 		next:     head.replayLSN,
 		replay:   head.replayLSN,
@@ -51,6 +62,9 @@ func (s *Shard) recover() error {
 	}
 	s.generation = head.generation
 	if err := r.loadLogs(entries); err != nil {
+		return err
+	}
+	if err := r.verifyFiles(); err != nil {
 		return err
 	}
 	if err := r.openFiles(); err != nil {
@@ -61,6 +75,9 @@ func (s *Shard) recover() error {
 	}
 	r.quarantineSuspects()
 	if err := r.flush(); err != nil {
+		return err
+	}
+	if err := r.keepDamaged(); err != nil {
 		return err
 	}
 	if err := r.finish(); err != nil {
@@ -165,11 +182,14 @@ func (r *recovery) finish() error {
 	e := s.e
 	for _, w := range r.used {
 		// A file that holds some of the tail ends at or above the replay LSN: it is kept until the tail is elsewhere.
-		if w.lastLSN < r.replay && !w.damaged {
+		switch {
+		case w.lastLSN >= r.replay:
+			s.fullFiles = append(s.fullFiles, w)
+		case w.damaged:
+			s.keptFiles = append(s.keptFiles, w)
+		default:
 			s.freeFiles = append(s.freeFiles, w)
-			continue
 		}
-		s.fullFiles = append(s.fullFiles, w)
 	}
 	if err := s.removeSmallFiles(); err != nil {
 		return err
@@ -208,7 +228,7 @@ func (r *recovery) finish() error {
 		for _, v := range []interface{ Store(int64) }{&l.appendedEnd, &l.writtenEnd, &l.durableEnd, &l.ackEnd} {
 			v.Store(l.end)
 		}
-		if l.quarantine != "" {
+		if l.quarantine != "" && !l.dropped {
 			e.report.Quarantined = append(e.report.Quarantined, QuarantinedLog{
 				LogID: l.id, Topic: l.topic, TopicID: l.topicID, Partition: l.partition, Offset: l.end, Reason: l.quarantine,
 			})

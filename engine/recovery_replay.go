@@ -63,6 +63,7 @@ func (r *recovery) replayAll() error {
 func (r *recovery) replayFile(w *walFile, limit uint64) (stop bool, err error) {
 	v := &walWindow{f: w.f, size: w.end()}
 	defer func() { r.s.e.report.WALBytes += v.read }()
+	r.reading = w
 	pos := int64(blockSize)
 	expected := w.firstLSN
 	for {
@@ -160,7 +161,11 @@ func (r *recovery) applyRow(c *replayCommit, row *walRow, bad bool) error {
 		return r.applyUnknown(c, row, bad)
 	}
 	switch {
-	case row.seq <= l.seq, l.quarantine != "":
+	case row.seq <= l.seq:
+		return nil
+	case row.kind == recDrop:
+		// Whatever is missing before it, or damaged: the log is gone.
+	case l.quarantine != "":
 		return nil
 	case row.seq > l.seq+1:
 		r.quarantine(l, fmt.Sprintf("records %d to %d are missing before commit %d", l.seq+1, row.seq-1, c.head.lsn))
@@ -201,8 +206,14 @@ func (r *recovery) applyUnknown(c *replayCommit, row *walRow, bad bool) error {
 	if seq, ok := r.dropped[row.logID]; ok && row.seq <= seq {
 		return nil
 	}
+	// Whatever became of it, its id has been given out.
+	r.maxLogID = max(r.maxLogID, row.logID)
 	if row.kind != recCreate || bad {
-		s.e.report.Damage = append(s.e.report.Damage, CorruptionError{File: s.dir, Reason: fmt.Sprintf("commit %d has a %v record of log %d, whose Create record is lost", c.head.lsn, row.kind, row.logID)})
+		// Nobody can serve these records, and they may be all that is left of the log: the file stays as it is.
+		if o := (orphan{row.logID, r.reading}); !r.orphans[o] {
+			r.orphans[o] = true
+			r.damage(r.reading, c.head.filePos, fmt.Sprintf("commit %d has a %v record of log %d, whose Create record is lost", c.head.lsn, row.kind, row.logID))
+		}
 		return nil
 	}
 	payload, ok := parseCreatePayload(c.payload(row))

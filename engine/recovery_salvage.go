@@ -10,6 +10,7 @@ func (r *recovery) gap(w *walFile, pos int64, from, to uint64, reason string) {
 	if w != nil {
 		name = r.s.path(w.name)
 		w.damaged = true
+		r.met[w] = true
 	}
 	reason = fmt.Sprintf("%s: commits %d to %d are lost", reason, from, to-1)
 	r.s.e.report.Damage = append(r.s.e.report.Damage, CorruptionError{File: name, Pos: pos, Reason: reason})
@@ -28,6 +29,46 @@ func (r *recovery) quarantine(l *Log, reason string) {
 	l.quarantine = reason
 	l.stable.quarantine = reason
 	l.checkpointDue.Store(true)
+}
+
+const keptReason = "an earlier start met damage in this file; it is kept for log repair"
+
+// keepDamaged gives the files in which damage was met a name that says so, over restarts, until Repair sets them aside. Those that
+// have such a name from an earlier opening are reported each time.
+func (r *recovery) keepDamaged() error {
+	s := r.s
+	renamed := false
+	for _, w := range r.used {
+		switch {
+		case !w.damaged:
+			continue
+		case w.named:
+			if !r.met[w] {
+				r.damage(w, -1, keptReason)
+			}
+			continue
+		}
+		name := w.name + walDamagedSuffix
+		err := s.e.fs.Rename(s.path(w.name), s.path(name))
+		if noSpace(err) {
+			s.e.o.Warn("%s is damaged and could not be renamed: %v; the next start may use it again", s.path(w.name), err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for i := range s.e.report.Damage {
+			if d := &s.e.report.Damage[i]; d.File == s.path(w.name) {
+				d.File = s.path(name)
+			}
+		}
+		w.name, w.named = name, true
+		renamed = true
+	}
+	if !renamed {
+		return nil
+	}
+	return s.e.syncDir(s.dir)
 }
 
 // quarantineSuspects ends recovery for logs that no later record has cleared.
@@ -146,7 +187,9 @@ func (r *recovery) salvage(v *walWindow, w *walFile, pos int64, expected, limit 
 	return next, to, nil
 }
 
+// damage reports a damaged place in a WAL file, which is not used again.
 func (r *recovery) damage(w *walFile, pos int64, reason string) {
 	w.damaged = true
+	r.met[w] = true
 	r.s.e.report.Damage = append(r.s.e.report.Damage, CorruptionError{File: r.s.path(w.name), Pos: pos, Reason: reason})
 }

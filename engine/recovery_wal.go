@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/klauspost/crc32"
@@ -30,12 +28,8 @@ func (r *recovery) openFiles() error {
 			}
 			continue
 		}
-		digits, ok := strings.CutPrefix(name, "wal-")
+		n, damaged, ok := parseWALName(name)
 		if !ok {
-			continue
-		}
-		n, err := strconv.Atoi(digits)
-		if err != nil {
 			continue
 		}
 		s.fileNumber = max(s.fileNumber, n)
@@ -43,7 +37,13 @@ func (r *recovery) openFiles() error {
 		if err != nil {
 			return err
 		}
-		if w.generation == 0 {
+		w.damaged, w.named = damaged, damaged
+		switch {
+		case w.generation == 0 && damaged:
+			s.keptFiles = append(s.keptFiles, w)
+			r.damage(w, -1, keptReason)
+			continue
+		case w.generation == 0:
 			s.freeFiles = append(s.freeFiles, w)
 			continue
 		}
@@ -117,18 +117,6 @@ func lockWhenFree(f disk.File) error {
 			return err
 		}
 	}
-}
-
-// openDirect opens a file for direct I/O, or buffered where the filesystem has none.
-func (e *Engine) openDirect(path string, flag int) (disk.File, error) {
-	f, err := e.fs.OpenFile(path, flag|disk.Direct, 0o644)
-	if errors.Is(err, syscall.EINVAL) {
-		e.warnDirect.Do(func() {
-			e.o.Warn("%s: the filesystem has no direct I/O; writes go through the page cache", e.o.Dir)
-		})
-		return e.fs.OpenFile(path, flag, 0o644)
-	}
-	return f, err
 }
 
 // walWindow reads a WAL file through one aligned buffer.

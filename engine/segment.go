@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 
 	"millrace/engine/epoch"
 	"millrace/engine/index"
@@ -50,8 +49,7 @@ type segment struct {
 	unsynced   bool // blocks written since the last fdatasync
 	indexDirty bool // sealed, and the index file is not written
 
-	loading sync.Mutex   // one loader of a sealed segment's index
-	readers atomic.Int32 // spans and reads under way
+	loading sync.Mutex // one loader of a sealed segment's index
 }
 
 func (g *segment) name() string {

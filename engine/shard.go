@@ -54,7 +54,6 @@ type Shard struct {
 	generation   uint64
 	roomWaiters  []func()
 	wantFlush    bool // D1 data has waited long enough
-	wantMark     bool
 
 	fileNumber int // of the newest WAL file; provisioner (and recovery) only
 

@@ -45,7 +45,6 @@ type sim struct {
 	opening bool
 	cuts    *[windowCount]int
 	trace   []string
-	fault   string // set by check instead of failing, for negative controls
 	soft    bool
 
 	maxBatch int
@@ -829,8 +828,8 @@ func simSpanBytes(spans []Span) []byte {
 // verify compares every log with its history after a recovery.
 func (s *sim) verify() {
 	report := s.e.Recovery()
-	if len(report.Quarantined) > 0 || len(report.Damage) > 0 {
-		s.fatal("recovery found damage where there is none: %+v %+v", report.Quarantined, report.Damage)
+	if len(report.Quarantined) > 0 || len(report.Damage) > 0 || len(report.Unknown) > 0 {
+		s.fatal("recovery found damage where there is none: %+v %+v %v", report.Quarantined, report.Damage, report.Unknown)
 	}
 	known := make(map[logKey]bool)
 	for _, m := range append([]*modelLog(nil), s.logs...) {

@@ -16,6 +16,9 @@ import (
 // would have named it, or between the checkpoint that dropped one and its unlink. What they are can be said for
 // sure only right after recovery, so it is written down there; they are deleted later, slowly.
 //
+// A log's folder is deleted only on the word of its Drop: the checkpoint keeps the entry of a dropped log until the
+// folder is durably gone. A folder of which nobody knows anything is kept and reported.
+//
 // With damage in the directory nothing is deleted: a stray file may be what repair needs.
 
 // strays is what recovery says about the files that count.
@@ -41,26 +44,26 @@ const strayPause = 5 * time.Millisecond
 
 // noteStrays runs at the end of recovery, before anything changes.
 func (e *Engine) noteStrays() error {
-	if len(e.report.Damage) > 0 || len(e.report.Quarantined) > 0 {
-		return nil
-	}
 	names, err := e.fs.ReadDir(e.o.path(logsName))
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
+	damaged := len(e.report.Damage) > 0 || len(e.report.Quarantined) > 0
+	e.unknownIDs = make(map[uint64]bool)
 	for _, name := range names {
-		_, digits, ok := cutLast(name, ".")
-		id, err := strconv.ParseUint(digits, 10, 64)
-		if !ok || err != nil {
+		id, ok := folderLogID(name)
+		if !ok {
 			continue // not ours
 		}
 		l := e.byID[id]
-		if l == nil && id > e.nextLogID.Load() {
-			e.o.Warn("%s is kept: log %d was never given out (%d were), so this is not the checkpoint that the folder belongs to", e.o.path(logsName, name), id, e.nextLogID.Load())
+		if l == nil && !e.droppedLog(id) {
+			e.noteUnknown(name, id)
+			continue
+		}
+		if damaged {
 			continue
 		}
 		if l == nil {
-			// Its Create record is durable before it has a folder, so it was dropped since.
 			e.strays.dirs = append(e.strays.dirs, e.o.path(logsName, name))
 			continue
 		}
@@ -74,6 +77,51 @@ func (e *Engine) noteStrays() error {
 		e.strays.logs = append(e.strays.logs, s)
 	}
 	return nil
+}
+
+// folderLogID is the log id in the name of a log's folder.
+func folderLogID(name string) (uint64, bool) {
+	_, digits, ok := cutLast(name, ".")
+	id, err := strconv.ParseUint(digits, 10, 64)
+	return id, ok && err == nil
+}
+
+// droppedLog reports that a checkpoint says that the log was dropped.
+func (e *Engine) droppedLog(id uint64) bool {
+	for _, s := range e.shards {
+		if s.writer.checkpoint.at[id].dropped {
+			return true
+		}
+	}
+	return false
+}
+
+// noteUnknown reports a folder whose log neither a checkpoint nor the WAL knows: its entry was lost, or it came from elsewhere.
+func (e *Engine) noteUnknown(name string, id uint64) {
+	path := e.o.path(logsName, name)
+	e.unknownIDs[id] = true
+	e.report.Unknown = append(e.report.Unknown, path)
+	if given := e.nextLogID.Load(); id > given {
+		e.o.Warn("%s is kept: log %d was never given out (%d were), so this is not the checkpoint that the folder belongs to", path, id, given)
+		return
+	}
+	e.o.Warn("%s is kept: neither the checkpoint nor the WAL knows log %d, and nothing says that it was dropped", path, id)
+}
+
+// foldersLeft are the ids of the logs that have a folder. One that is not there stays away: log
+// ids are not used twice, and the flush makes its absence outlive a power cut.
+func (e *Engine) foldersLeft() (map[uint64]bool, error) {
+	names, err := e.fs.ReadDir(e.o.path(logsName))
+	if err != nil {
+		return nil, err
+	}
+	left := make(map[uint64]bool, len(names))
+	for _, name := range names {
+		if id, ok := folderLogID(name); ok {
+			left[id] = true
+		}
+	}
+	return left, e.syncDir(e.o.path(logsName))
 }
 
 // runStrays deletes the strays once.

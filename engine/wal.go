@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 
 	"millrace/engine/disk"
 )
@@ -24,7 +26,8 @@ type walFile struct {
 	pos        int64 // where the next commit goes
 	fresh      bool  // its header has not been submitted yet
 	header     []byte
-	damaged    bool // holds a commit that recovery could not read: kept, never recycled
+	damaged    bool // recovery met damage in it: kept, never recycled
+	named      bool // and its name says so
 }
 
 // end is where commits must stop: the last block repeats the file header.
@@ -77,6 +80,9 @@ func (s *Shard) beginFile(firstLSN uint64) bool {
 	w.pos = blockSize
 	w.fresh = true
 	s.e.o.salt(w.salt[:])
+	if s.e.o.sabotage.ignoreSalt {
+		clear(w.salt[:])
+	}
 	h := walFileHeader{
 		features:    knownFeatures,
 		directoryID: s.e.meta.DirectoryID,
@@ -104,6 +110,21 @@ var zeroChunk = disk.AlignedAlloc(writeBytesMax)
 
 const walTempSuffix = ".new"
 
+// walDamagedSuffix ends the name of a WAL file in which damage was met. It is read like any other as long as the
+// checkpoint needs it, and stays until Repair sets it aside.
+const walDamagedSuffix = ".damaged"
+
+// parseWALName reads the number in the name of a WAL file.
+func parseWALName(name string) (number int, damaged, ok bool) {
+	digits, ok := strings.CutPrefix(name, "wal-")
+	if !ok {
+		return 0, false, false
+	}
+	digits, damaged = strings.CutSuffix(digits, walDamagedSuffix)
+	n, err := strconv.Atoi(digits)
+	return n, damaged, err == nil && n > 0
+}
+
 // createWALFile makes a file of the given size, every block written, durable under its name.
 // It blocks: never on a loop.
 func (s *Shard) createWALFile(size int64) (*walFile, error) {
@@ -113,7 +134,7 @@ func (s *Shard) createWALFile(size int64) (*walFile, error) {
 	name := fmt.Sprintf("wal-%06d", s.fileNumber)
 	path := s.path(name)
 	temp := path + walTempSuffix
-	f, err := s.e.fs.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC|disk.Direct, 0o644)
+	f, err := s.e.openDirect(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return nil, err
 	}
