@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +21,8 @@ import (
 // loop; everything else is read by a worker first, which also makes the file
 // ranges resident, so that sendfile never waits for the disk on the loop.
 
-// fetchRequest is one Fetch request under way.
+// fetchRequest is one Fetch request under way. It is pooled, with its parts and spans: a call of
+// Progressed that comes too late wakes whoever has it then, once and for nothing.
 type fetchRequest struct {
 	b       *Broker
 	s       *session
@@ -32,6 +34,8 @@ type fetchRequest struct {
 	session *fetchSession // nil: sessionless
 	full    bool          // every partition is answered, not only what changed
 	sid     int32
+	named   wire.FetchPartition
+	own     [fetchFreePartitions]sessionPart // of parts that belong to no session
 	parts   []fetchPart
 	spans   []engine.Span
 	dead    time.Time // when max.wait ends
@@ -74,7 +78,8 @@ func (b *Broker) fetch(s *session, f netpoll.Frame, body []byte, version int16, 
 		s.conn.Close(fmt.Errorf("request Fetch version %d: %w", version, err))
 		return
 	}
-	r := &fetchRequest{b: b, s: s, conn: s.conn, slot: s.conn.Begin(), version: version, corr: corr, h: h}
+	r := fetchPool.Get().(*fetchRequest)
+	r.b, r.s, r.conn, r.slot, r.version, r.corr, r.h = b, s, s.conn, s.conn.Begin(), version, corr, h
 	code := b.sessions.open(r, &s.fetch)
 	err = s.fetch.Err()
 	if err == nil && len(r.parts) > fetchPartitionsMax {
@@ -251,7 +256,27 @@ func (r *fetchRequest) end() {
 		r.s.fetches = slices.Delete(r.s.fetches, i, i+1)
 	}
 	r.s.leaveSlow()
+	r.recycle()
 }
+
+// fetchPartsKept bounds the room that a pooled request keeps.
+const fetchPartsKept = 4096
+
+// recycle gives the request back; nobody waits for it or works on it.
+func (r *fetchRequest) recycle() {
+	parts, spans := r.parts, r.spans
+	if cap(parts) > fetchPartsKept || cap(spans) > fetchPartsKept {
+		parts, spans = nil, nil
+	}
+	clear(parts)
+	clear(r.own[:min(len(parts), len(r.own))])
+	r.b, r.s, r.conn, r.session, r.named = nil, nil, nil, nil, wire.FetchPartition{}
+	r.full, r.sid, r.expired, r.ready, r.charged = false, 0, false, false, false
+	r.parts, r.spans, r.timer = parts[:0], spans[:0], netpoll.Timer{}
+	fetchPool.Put(r)
+}
+
+var fetchPool = sync.Pool{New: func() any { return new(fetchRequest) }}
 
 // giveUp ends a request whose client is gone; it may have asked to wait for weeks.
 func (r *fetchRequest) giveUp() {
@@ -354,7 +379,8 @@ func (r *fetchRequest) answer() {
 		b = wire.AppendNoTags(b, flexible)
 	}
 	resp.Commit(wire.AppendNoTags(b, flexible))
-	r.spans = nil
+	clear(r.spans) // their owners are the response's now
+	r.spans = r.spans[:0]
 	r.conn.Reply(r.slot, resp)
 	r.end()
 }

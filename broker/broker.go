@@ -94,7 +94,7 @@ func (b *Broker) start(ctx context.Context) error {
 	if b.fetchWaitingMax = b.opts.fetchParts; b.fetchWaitingMax == 0 {
 		b.fetchWaitingMax = fetchPartsMax(m)
 	}
-	b.sessions = newFetchSessions(b.conf.FetchSessionSlots(), int(b.fetchWaitingMax), b.now)
+	b.sessions = newFetchSessions(b.conf.FetchSessionSlots(), int(b.fetchWaitingMax), b.now, b.topicName)
 	if err := b.openEngine(sizes); err != nil {
 		return err
 	}

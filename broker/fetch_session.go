@@ -20,6 +20,18 @@ type fetchSessions struct {
 	parts    int // of all sessions
 	partsMax int
 	now      func() time.Time
+	names    topicNames
+}
+
+// topicNames makes a string of a topic's name without allocating, when there is such a topic.
+type topicNames func(name []byte) string
+
+// topicName implements topicNames.
+func (b *Broker) topicName(name []byte) string {
+	if t := b.partitions.TopicByName(name); t != nil {
+		return t.Name
+	}
+	return string(name)
 }
 
 // fetchSessionEvictAfter is Kafka's min.incremental.fetch.session.eviction.ms.
@@ -57,10 +69,15 @@ type sessionPart struct {
 
 func (p *sessionPart) key() partKey { return partKey{p.topic, p.topicID, p.partition} }
 
-func newSessionPart(f *wire.FetchPartition) *sessionPart {
-	p := &sessionPart{topic: string(f.Topic), topicID: f.TopicID, partition: f.Partition, sentHW: -1, sentLogStart: -1}
-	p.take(f)
+func newSessionPart(f *wire.FetchPartition, topic string) *sessionPart {
+	p := new(sessionPart)
+	p.begin(f, topic)
 	return p
+}
+
+func (p *sessionPart) begin(f *wire.FetchPartition, topic string) {
+	*p = sessionPart{topic: topic, topicID: f.TopicID, partition: f.Partition, sentHW: -1, sentLogStart: -1}
+	p.take(f)
 }
 
 func (p *sessionPart) take(f *wire.FetchPartition) {
@@ -71,8 +88,8 @@ func (p *sessionPart) sameTopic(q *sessionPart) bool {
 	return p.topicID == q.topicID && p.topic == q.topic
 }
 
-func newFetchSessions(slots, partsMax int, now func() time.Time) *fetchSessions {
-	return &fetchSessions{byID: map[int32]*fetchSession{}, slots: slots, partsMax: partsMax, now: now}
+func newFetchSessions(slots, partsMax int, now func() time.Time, names topicNames) *fetchSessions {
+	return &fetchSessions{byID: map[int32]*fetchSession{}, slots: slots, partsMax: partsMax, now: now, names: names}
 }
 
 // open reads the partitions of a request and finds or makes its session. It
@@ -84,14 +101,14 @@ func (c *fetchSessions) open(r *fetchRequest, in *wire.FetchReader) int16 {
 			c.remove(r.h.SessionID)
 		}
 		r.full = true
-		r.parts = readAll(in)
+		r.readAll(in, c.names, false)
 		return 0
 	case r.h.SessionEpoch == 0: // a full fetch that asks for a session
 		if r.h.SessionID != 0 {
 			c.remove(r.h.SessionID)
 		}
 		r.full = true
-		r.parts = readAll(in)
+		r.readAll(in, c.names, true)
 		if len(r.parts) > 0 && in.Err() == nil {
 			c.create(r)
 		}
@@ -101,29 +118,43 @@ func (c *fetchSessions) open(r *fetchRequest, in *wire.FetchReader) int16 {
 	}
 }
 
-// readAll reads the partitions of a request that uses no session. Of a partition
-// that is named more than once the last is taken, as Kafka does.
-func readAll(in *wire.FetchReader) []fetchPart {
-	var parts []fetchPart
-	var f wire.FetchPartition
+// readAll fills r.parts from a request that names all of its partitions. Of a partition
+// that is named more than once the last is taken, as Kafka does. keep: the parts
+// may outlive the request.
+func (r *fetchRequest) readAll(in *wire.FetchReader, names topicNames, keep bool) {
+	f := &r.named
 	ascending := true // within one topic: nothing is named twice
-	for in.Next(&f) {
-		if len(parts) > fetchPartitionsMax {
-			return parts // the request is refused
+	for in.Next(f) {
+		if len(r.parts) > fetchPartitionsMax {
+			return // the request is refused
 		}
-		p := newSessionPart(&f)
-		if n := len(parts); n > 0 {
-			ascending = ascending && parts[n-1].sameTopic(p) && parts[n-1].partition < p.partition
+		p := r.newPart(f, names(f.Topic), keep)
+		if n := len(r.parts); n > 0 {
+			ascending = ascending && r.parts[n-1].sameTopic(p) && r.parts[n-1].partition < p.partition
 		}
-		parts = append(parts, fetchPart{sessionPart: p})
+		r.parts = append(r.parts, fetchPart{sessionPart: p})
 	}
-	for in.NextForgotten(&f) {
+	for in.NextForgotten(f) {
 		continue
 	}
 	// A few that are the same do no harm.
-	if ascending || len(parts) <= fetchFreePartitions {
-		return parts
+	if !ascending && len(r.parts) > fetchFreePartitions {
+		r.parts = newestOfEach(r.parts)
 	}
+}
+
+// newPart takes a part from the request's own ones while it has any.
+func (r *fetchRequest) newPart(f *wire.FetchPartition, topic string, keep bool) *sessionPart {
+	if n := len(r.parts); !keep && n < len(r.own) {
+		p := &r.own[n]
+		p.begin(f, topic)
+		return p
+	}
+	return newSessionPart(f, topic)
+}
+
+// newestOfEach leaves one part of each partition.
+func newestOfEach(parts []fetchPart) []fetchPart {
 	place := make(map[partKey]int, len(parts))
 	kept := parts[:0]
 	for _, p := range parts {
@@ -192,24 +223,24 @@ func (c *fetchSessions) resume(r *fetchRequest, in *wire.FetchReader) int16 {
 		s.epoch = 1
 	}
 	s.busy, s.used = true, c.now()
-	var f wire.FetchPartition
-	for in.Next(&f) {
-		if p := s.index[partKey{string(f.Topic), f.TopicID, f.Partition}]; p != nil {
-			p.take(&f)
+	f := &r.named
+	for in.Next(f) {
+		if p := s.index[partKey{c.names(f.Topic), f.TopicID, f.Partition}]; p != nil {
+			p.take(f)
 			continue
 		}
 		if c.parts >= c.partsMax || len(s.parts) >= fetchPartitionsMax {
 			c.drop(s) // the client asks for all again, and gets it without a session
 			return errFetchSessionIDNotFound
 		}
-		p := newSessionPart(&f)
+		p := newSessionPart(f, c.names(f.Topic))
 		s.parts = append(s.parts, p)
 		s.index[p.key()] = p
 		c.parts++
 	}
 	forgot := false
-	for in.NextForgotten(&f) {
-		k := partKey{string(f.Topic), f.TopicID, f.Partition}
+	for in.NextForgotten(f) {
+		k := partKey{c.names(f.Topic), f.TopicID, f.Partition}
 		if p := s.index[k]; p != nil {
 			p.dropped, forgot = true, true
 			delete(s.index, k)
@@ -227,9 +258,8 @@ func (c *fetchSessions) resume(r *fetchRequest, in *wire.FetchReader) int16 {
 		s.parts = kept
 	}
 	r.session, r.sid = s, s.id
-	r.parts = make([]fetchPart, len(s.parts))
-	for i, p := range s.parts {
-		r.parts[i].sessionPart = p
+	for _, p := range s.parts {
+		r.parts = append(r.parts, fetchPart{sessionPart: p})
 	}
 	return 0
 }
