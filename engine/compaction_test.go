@@ -48,6 +48,7 @@ type compactionSim struct {
 	seqs   map[int64]int32
 	open   map[int64][]*compactionRecord // by producer: records of its open transaction
 	window window
+	aim    int // the power goes out in one of the next visits to the compaction window; 0: no
 	cuts   *[windowCount]int
 	gone   int // records that compaction has removed, in all
 	swaps  int
@@ -98,7 +99,7 @@ func newCompactionSim(t testing.TB, seed uint64) *compactionSim {
 				s.fatal("directory failed: %v", err)
 			}
 		},
-		onWindow: func(w window) { s.window = w },
+		onWindow: s.enter,
 		salt: func(b []byte) {
 			for i := range b {
 				b[i] = byte(s.rng.Uint32())
@@ -136,6 +137,22 @@ func (s *compactionSim) start() {
 			s.verifyFiles()
 		}
 	}
+}
+
+// enter is told what the engine is about to do.
+func (s *compactionSim) enter(w window) {
+	s.window = w
+	if w != winCompaction || s.aim == 0 {
+		return
+	}
+	if s.aim--; s.aim == 0 {
+		s.armCut(1)
+	}
+}
+
+// armCut lets the power go out in one of the next operations of the disk.
+func (s *compactionSim) armCut(within int) {
+	s.disk.CutAfter(uint64(1+s.rng.IntN(within)), func(simdisk.Op) { s.cuts[s.window]++ })
 }
 
 // verifyFiles: after the strays are gone, the folder holds what the log names, and what waits for the
@@ -314,8 +331,13 @@ func (s *compactionSim) compact() {
 
 // compactAndCut lets the power go out somewhere in a compaction or in the round behind it.
 func (s *compactionSim) compactAndCut() {
-	s.disk.CutAfter(uint64(1+s.rng.IntN(60)), func(simdisk.Op) { s.cuts[s.window]++ })
+	if s.rng.IntN(3) == 0 {
+		s.armCut(60)
+	} else {
+		s.aim = 1 + s.rng.IntN(3)
+	}
 	s.compact()
+	s.aim = 0
 	for range 3 {
 		if !s.disk.PowerIsOut() {
 			s.l.checkpointDue.Store(true)
@@ -531,13 +553,20 @@ func TestCompactionKeepsTheNewestOfEachKey(t *testing.T) {
 			case 3:
 				s.clock = s.clock.Add(time.Duration(s.rng.IntN(50)) * time.Second)
 			case 4:
-				s.pump()
-				if s.rng.IntN(2) == 0 {
+				if s.rng.IntN(3) == 0 {
+					s.pump()
 					s.reopen()
-				} else {
-					s.compactAndCut()
+					s.verify()
+					break
 				}
-				s.verify()
+				for range 2 {
+					for range 10 {
+						s.append()
+					}
+					s.pump()
+					s.compactAndCut()
+					s.verify()
+				}
 			case 5:
 				for id := range s.open {
 					s.endTxn(id)
@@ -572,6 +601,9 @@ func TestCompactionKeepsTheNewestOfEachKey(t *testing.T) {
 	t.Logf("%d of %d records removed in %d compactions; power cuts by window %v", gone, total, swaps, cuts)
 	if count > 1 && (gone < total/4 || swaps < int(count)) {
 		t.Fatalf("only %d of %d records removed in %d compactions: the test tests too little", gone, total, swaps)
+	}
+	if count >= 80 && cuts[winCompaction] < cutsWanted {
+		t.Errorf("only %d crashes in %v", cuts[winCompaction], winCompaction)
 	}
 }
 
