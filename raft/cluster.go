@@ -554,6 +554,15 @@ func (k *clusterNode) claim() {
 		}
 		l, ok := n.Leader()
 		m := n.Image()
+		if ok && l.ReplicaID == n.replicaID() && m.ClusterID != "" && m.Level < clusterLevel && len(m.Brokers) <= 1 {
+			// A directory from before there were clusters, and nobody who could be too old for them.
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			_, err := n.Propose(ctx, FinalizeLevel{Level: clusterLevel})
+			cancel()
+			if err != nil {
+				n.o.Logger.Debug("level not finalised", "err", err)
+			}
+		}
 		if m.ClusterID != "" && k.book.clusterID() == "" {
 			if err := k.book.setCluster(m.ClusterID); err != nil {
 				n.o.Logger.Warn("cluster id not noted", "err", err)
@@ -585,4 +594,12 @@ func sortedIDs[V any](m map[uint64]V) []uint64 {
 	out := slices.Collect(maps.Keys(m))
 	slices.SortFunc(out, cmp.Compare[uint64])
 	return out
+}
+
+// TargetReplica finds a raft replica's cluster port.
+func (n *Node) TargetReplica(replica uint64) (transport.Target, bool) {
+	if n.cluster == nil {
+		return transport.Target{}, false
+	}
+	return n.cluster.resolve(replica)
 }

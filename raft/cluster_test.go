@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -364,7 +365,7 @@ func TestStandaloneDirectoryBecomesTheFirstNode(t *testing.T) {
 	alone := Options{Dir: "/data/raft", FS: m.fs, NodeID: 7, ReplicaID: 1, SnapshotEntries: 30}
 	n, err := Open(alone)
 	must(t, err)
-	propose(t, n, FormCluster{ClusterID: "abc", Level: MaxLevel, Replicas: []Replica{{ID: 1, NodeID: 7, DirectoryID: m.dir}}})
+	propose(t, n, FormCluster{ClusterID: "abc", Level: 1, Replicas: []Replica{{ID: 1, NodeID: 7, DirectoryID: m.dir}}}) // as the first release did
 	r := testRegistration
 	r.ID, r.ReplicaID, r.DirectoryID = 7, 1, m.dir
 	propose(t, n, r)
@@ -449,8 +450,25 @@ func TestVotersAreAddedAndRemoved(t *testing.T) {
 		t.Fatal("a removed node goes on")
 	}
 	must(t, a.Promote(patient(t), g.nodes[6].node.ReplicaID()))
+	eventually(t, "node 2 to lead", func() bool { // it is a leader that goes
+		_ = a.TransferLeader(g.nodes[2].node.ReplicaID())
+		l, ok := a.Leader()
+		return ok && l.NodeID == 2
+	})
 	g.stop(2)
 	g.stop(3)
+	time.Sleep(1 * time.Second)
+	if _, ok := g.nodes[1].node.Leader(); !ok {
+		routeLibraryLog(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		libraryQuota.since = time.Time{}
+	}
+	time.Sleep(1 * time.Second)
+	for _, id := range []int32{1, 4, 6} {
+		n := g.nodes[id].node
+		l, ok := n.Leader()
+		mm, iv, e := n.membersOnDisk()
+		t.Log(id, n.ReplicaID(), l, ok, n.Voters(), n.Image().Index, mm, iv, e)
+	}
 	if err := a.Remove(patient(t), g.nodes[4].node.ReplicaID(), false); !errors.Is(err, ErrQuorumAtRisk) {
 		t.Fatalf("a removal that ends the quorum: %v", err)
 	}

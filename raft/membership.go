@@ -105,6 +105,7 @@ func (k *clusterNode) serve() {
 	k.port.Serve(methodStatus, func(context.Context, transport.Identity, []byte) ([]byte, error) {
 		var e encoder
 		e.uint(k.n.Image().Index)
+		e.bool(slices.Contains(k.n.Voters(), k.n.replicaID()))
 		return e.b, nil
 	})
 	k.port.Serve(methodJoin, func(ctx context.Context, peer transport.Identity, _ []byte) ([]byte, error) {
@@ -115,21 +116,36 @@ func (k *clusterNode) serve() {
 	})
 }
 
-// statusOf asks a replica how far its image is.
-func (k *clusterNode) statusOf(ctx context.Context, replica uint64) (index uint64, err error) {
+// statusOf asks a replica how far its image is, and whether it knows that it votes.
+func (k *clusterNode) statusOf(ctx context.Context, replica uint64) (index uint64, votes bool, err error) {
 	to, ok := k.resolve(replica)
 	if !ok {
-		return 0, fmt.Errorf("%w: %d", ErrNoReplica, replica)
+		return 0, false, fmt.Errorf("%w: %d", ErrNoReplica, replica)
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	b, err := k.port.Call(ctx, to, methodStatus, nil)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	d := decoder{b: b}
-	index = d.uint()
-	return index, d.finish()
+	index, votes = d.uint(), d.bool()
+	return index, votes, d.finish()
+}
+
+// Voters lists the replicas that vote, as far as this one has applied: without asking anybody.
+func (n *Node) Voters() []uint64 {
+	host := n.host.Load()
+	if host == nil {
+		return nil
+	}
+	info := host.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true})
+	for i := range info.ShardInfoList {
+		if s := &info.ShardInfoList[i]; s.ShardID == shardID {
+			return sortedIDs(s.Replicas)
+		}
+	}
+	return nil
 }
 
 // admitJoiner gives an empty directory a replica id, adds it to the raft group without a vote, and tells it who is there.
@@ -338,7 +354,8 @@ func (n *Node) addNonVoting(ctx context.Context, id uint64) error {
 	})
 }
 
-// Promote gives a non-voting replica that has caught up a vote.
+// Promote gives a non-voting replica that has caught up a vote. It returns once the replica itself knows: until then
+// it counts for the quorum and would grant no vote.
 func (n *Node) Promote(ctx context.Context, replica uint64) error {
 	if n.cluster == nil {
 		return ErrNoReplica
@@ -354,7 +371,7 @@ func (n *Node) Promote(ctx context.Context, replica uint64) error {
 		}
 		index := n.Image().Index
 		if replica != n.replicaID() {
-			theirs, err := n.cluster.statusOf(ctx, replica)
+			theirs, _, err := n.cluster.statusOf(ctx, replica)
 			if err != nil {
 				return false, fmt.Errorf("%w: %w", ErrNotCaughtUp, err)
 			}
@@ -364,9 +381,24 @@ func (n *Node) Promote(ctx context.Context, replica uint64) error {
 		}
 		return false, nil
 	}
-	return n.changeMembers(ctx, done, func(change uint64, timeout time.Duration) (*dragonboat.RequestState, error) {
+	err := n.changeMembers(ctx, done, func(change uint64, timeout time.Duration) (*dragonboat.RequestState, error) {
 		return n.host.Load().RequestAddReplica(shardID, replica, replicaAddress(replica), change, timeout)
 	})
+	if err != nil {
+		return err
+	}
+	for {
+		votes := slices.Contains(n.Voters(), replica)
+		if replica != n.replicaID() {
+			_, votes, err = n.cluster.statusOf(ctx, replica)
+		}
+		if err == nil && votes {
+			return nil
+		}
+		if err := n.pause(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("%w: it votes and does not know yet: %w", ErrNotCaughtUp, err)
+		}
+	}
 }
 
 // Remove takes a replica out of the raft group for good and bars its id. The voters that are left must be able to go
@@ -390,7 +422,7 @@ func (n *Node) Remove(ctx context.Context, replica uint64, force bool) error {
 			left++
 			if id == n.replicaID() {
 				up++
-			} else if _, err := n.cluster.statusOf(ctx, id); err == nil {
+			} else if _, _, err := n.cluster.statusOf(ctx, id); err == nil {
 				up++
 			}
 		}
