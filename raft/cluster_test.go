@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -457,18 +456,6 @@ func TestVotersAreAddedAndRemoved(t *testing.T) {
 	})
 	g.stop(2)
 	g.stop(3)
-	time.Sleep(1 * time.Second)
-	if _, ok := g.nodes[1].node.Leader(); !ok {
-		routeLibraryLog(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
-		libraryQuota.since = time.Time{}
-	}
-	time.Sleep(1 * time.Second)
-	for _, id := range []int32{1, 4, 6} {
-		n := g.nodes[id].node
-		l, ok := n.Leader()
-		mm, iv, e := n.membersOnDisk()
-		t.Log(id, n.ReplicaID(), l, ok, n.Voters(), n.Image().Index, mm, iv, e)
-	}
 	if err := a.Remove(patient(t), g.nodes[4].node.ReplicaID(), false); !errors.Is(err, ErrQuorumAtRisk) {
 		t.Fatalf("a removal that ends the quorum: %v", err)
 	}

@@ -258,13 +258,17 @@ func (n *Node) Members(ctx context.Context) (MemberList, error) {
 		defer cancel()
 	}
 	for {
-		m, err := n.host.Load().SyncGetShardMembership(ctx, shardID)
+		attempt, cancel := n.readAttempt(ctx)
+		m, err := n.host.Load().SyncGetShardMembership(attempt, shardID)
+		cancel()
 		switch {
+		case n.isClosing():
+			return MemberList{}, ErrClosed
 		case err == nil:
 			return MemberList{
 				Voters: sortedIDs(m.Nodes), NonVoting: sortedIDs(m.NonVotings), Removed: sortedIDs(m.Removed), ChangeID: m.ConfigChangeID,
 			}, nil
-		case !errors.Is(err, dragonboat.ErrShardNotReady) && !errors.Is(err, dragonboat.ErrSystemBusy):
+		case !n.readAgain(ctx, err):
 			return MemberList{}, fmt.Errorf("%w: %w", ErrNotReady, err)
 		}
 		if err := n.pause(ctx, 5*time.Millisecond); err != nil {

@@ -43,6 +43,7 @@ const (
 
 	// Close waits for a full disk, for a slow one, and for what an abort releases.
 	waitTimeout    = time.Second
+	readTimeout    = time.Second      // of one attempt to read in a cluster
 	forwardTimeout = 2 * time.Second  // of one proposal in a cluster: an election takes less
 	defaultTimeout = 10 * time.Second // of a Propose or Latest whose context has no deadline
 	closeTimeout   = 10 * time.Second
@@ -423,13 +424,15 @@ func (n *Node) Latest(ctx context.Context) (*Image, error) {
 		defer cancel()
 	}
 	for {
-		m, err := n.host.Load().SyncRead(ctx, shardID, nil)
+		attempt, cancel := n.readAttempt(ctx)
+		m, err := n.host.Load().SyncRead(attempt, shardID, nil)
+		cancel()
 		switch {
 		case n.isClosing():
 			return nil, ErrClosed
 		case err == nil:
 			return m.(*Image), nil
-		case !errors.Is(err, dragonboat.ErrShardNotReady) && !errors.Is(err, dragonboat.ErrSystemBusy):
+		case !n.readAgain(ctx, err):
 			return nil, fmt.Errorf("%w: %w", ErrNotReady, err)
 		}
 		select {
@@ -440,6 +443,22 @@ func (n *Node) Latest(ctx context.Context) (*Image, error) {
 		case <-after(time.Millisecond):
 		}
 	}
+}
+
+// readAttempt bounds one attempt to read in a cluster: what was forwarded to a leader that died is never answered.
+func (n *Node) readAttempt(ctx context.Context) (context.Context, context.CancelFunc) {
+	if n.cluster == nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, readTimeout)
+}
+
+// readAgain reports whether a read that failed may succeed within ctx. Reads change nothing: they are repeated.
+func (n *Node) readAgain(ctx context.Context, err error) bool {
+	if errors.Is(err, dragonboat.ErrShardNotReady) || errors.Is(err, dragonboat.ErrSystemBusy) {
+		return true
+	}
+	return n.cluster != nil && ctx.Err() == nil && (errors.Is(err, dragonboat.ErrTimeout) || errors.Is(err, dragonboat.ErrAborted))
 }
 
 // Stats are figures for metrics.
