@@ -41,8 +41,11 @@
 // Repair.
 //
 // Memory is bounded: the ring (Options.RingBytes a shard), chunk buffers, index and descriptor caches. The WAL on disk is bounded
-// by Options.WALBytes a shard; recovery reads the checkpoint and at most that. Who finds either full gets ErrBusy and
-// hears by Shard.OnRoom when to come back.
+// by Options.WALBytes a shard. Who finds either full gets ErrBusy and hears by Shard.OnRoom when to come back.
+//
+// Recovery reads the checkpoint and at most Options.WALBytes a shard, through a window of one commit, into the ring; what does not fit there goes
+// to segments as usual. Commits of which nobody says that they were flushed, at most one WAL file of them, are read a second time and written again. Of
+// segments it looks at names and sizes. Damaged WAL files lie outside the bound until they are repaired.
 //
 // # Two states of a log
 //

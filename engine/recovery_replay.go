@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"millrace/engine/batch"
 	"millrace/engine/disk"
@@ -91,7 +93,7 @@ func (r *recovery) replayFile(w *walFile, limit uint64) (stop bool, err error) {
 					for len(r.tail) > 0 && r.tail[len(r.tail)-1].head.lsn >= expected {
 						r.tail = r.tail[:len(r.tail)-1]
 					}
-					r.tail = append(r.tail, tailCommit{c.head, append([]byte(nil), c.mem[:c.head.size]...)})
+					r.tail = append(r.tail, tailCommit{c.head, w})
 				}
 			}
 			pos += int64(c.head.size)
@@ -281,13 +283,52 @@ func (r *recovery) ringSpace(n int) (*slab, int, error) {
 		if tries > 2 {
 			return nil, 0, errors.New("engine: the tail ring stays full at recovery")
 		}
-		for _, l := range s.e.logsOf(s) {
-			if err := s.writer.mover.moveLog(l); err != nil {
-				return nil, 0, fmt.Errorf("engine: recovery: %w", err)
-			}
+		if err := r.moveAll(); err != nil {
+			return nil, 0, fmt.Errorf("engine: recovery: %w", err)
 		}
 		s.reclaim()
 	}
+}
+
+// recoveryMovers is how many logs are moved at the same time: their writes wait for the device.
+const recoveryMovers = 4
+
+// moveAll moves what is in the ring to segments.
+func (r *recovery) moveAll() error {
+	s := r.s
+	logs := s.e.logsOf(s)
+	if s.e.o.syncWorkers <= 1 {
+		for _, l := range logs {
+			if err := s.writer.mover.moveLog(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for len(r.movers) < recoveryMovers {
+		r.movers = append(r.movers, newMover(s))
+	}
+	var next atomic.Int64
+	var first atomic.Pointer[error]
+	var group sync.WaitGroup
+	for _, m := range r.movers {
+		group.Go(func() {
+			for first.Load() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(logs) {
+					return
+				}
+				if err := m.moveLog(logs[i]); err != nil {
+					first.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if p := first.Load(); p != nil {
+		return *p
+	}
+	return nil
 }
 
 // oversizeSlab is for a batch that was appended when commits could be larger.

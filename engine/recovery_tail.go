@@ -7,10 +7,37 @@ import (
 	"millrace/engine/disk"
 )
 
-// tailCommit is a commit as it was read.
+// tailCommit is a commit, and where it was read. A new file is begun only when the old one is flushed: all of
+// them lie in one file, or in that and in the copies that a crashed recovery made.
 type tailCommit struct {
-	head  commitHeader
-	bytes []byte
+	head commitHeader
+	file *walFile
+}
+
+// readTail reads a commit of the tail again. What was replayed is what it held the first time.
+func (r *recovery) readTail(t *tailCommit, b []byte) error {
+	if err := readFull(t.file.f, b, t.head.filePos); err != nil {
+		return err
+	}
+	c := replayCommit{mem: b}
+	h, problem := peekCommit(b)
+	if problem == commitOK {
+		problem = r.checkHeader(&h, b, t.file, t.head.filePos)
+	}
+	if problem == commitOK && h != t.head {
+		problem = wrongPlace
+	}
+	if problem == commitOK {
+		c.head = h
+		c.readRows(b[commitHeaderSz:])
+		if c.verify(r.s.e.o.sabotage.ignoreCRC) > 0 {
+			problem = badChecksum
+		}
+	}
+	if problem != commitOK {
+		return &CorruptionError{File: r.s.path(t.file.name), Pos: t.head.filePos, Reason: fmt.Sprintf("commit %d was there and reads differently now: %s", t.head.lsn, problem)}
+	}
+	return nil
 }
 
 // removeSmallFiles deletes free WAL files that were made when commits were smaller: not every commit would fit.
@@ -114,10 +141,12 @@ func (r *recovery) rewriteInto(w *walFile) error {
 	n := 0
 	for n < len(r.tail) && w.fits(int(r.tail[n].head.size)) {
 		c := &r.tail[n]
-		if len(buf) < len(c.bytes) {
-			buf = disk.AlignedAlloc(len(c.bytes))
+		if len(buf) < int(c.head.size) {
+			buf = disk.AlignedAlloc(int(c.head.size))
 		}
-		copy(buf, c.bytes)
+		if err := r.readTail(c, buf[:c.head.size]); err != nil {
+			return err
+		}
 		h := c.head
 		h.generation, h.filePos, h.flushedLSN = w.generation, w.pos, r.floor
 		h.seal(buf[:h.size], &w.salt)

@@ -145,9 +145,9 @@ func (v *walWindow) get(pos int64, n int) ([]byte, error) {
 		kept = int(v.at + int64(v.n) - pos)
 	}
 	if want > len(v.buf) {
-		v.buf = disk.AlignedAlloc(want)
+		v.buf = disk.AlignedAlloc(disk.AlignUp(want + want/4))
 	}
-	if kept > 0 {
+	if kept > 0 && &v.buf[0] != &old[pos-v.at] {
 		copy(v.buf[:kept], old[pos-v.at:])
 	}
 	v.at, v.n = pos, kept
