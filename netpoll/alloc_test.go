@@ -45,7 +45,7 @@ func TestRequestsAllocateNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		request := framed(make([]byte, size))
 		answer := make([]byte, sizeBytes+8+size)
 		roundTrip := func() {

@@ -28,7 +28,7 @@ func BenchmarkEcho(b *testing.B) {
 					if err != nil {
 						b.Fatal(err)
 					}
-					defer conn.Close()
+					defer func() { _ = conn.Close() }()
 					go func() {
 						request, answer := framed(make([]byte, size)), make([]byte, 20)
 						for range work {

@@ -225,11 +225,12 @@ func (c *Conn) shut() {
 // lingers tells whether a connection closed for this reason may have answers on
 // the way that the peer is entitled to.
 func lingers(reason error) bool {
-	switch reason {
-	case ErrIdle, ErrFrameTimeout, ErrWriteTimeout, ErrShed, ErrSlowReader, ErrShortFile:
-		return false
+	for _, r := range [...]error{ErrIdle, ErrFrameTimeout, ErrWriteTimeout, ErrShed, ErrSlowReader, ErrShortFile} {
+		if errors.Is(reason, r) {
+			return false
+		}
 	}
-	_, garbage := reason.(*FrameSizeError)
+	_, garbage := errors.AsType[*FrameSizeError](reason)
 	return !garbage
 }
 

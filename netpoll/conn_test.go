@@ -608,7 +608,7 @@ func TestCloseRaces(t *testing.T) {
 					_ = conn.SetReadDeadline(time.Now().Add(time.Millisecond))
 					_, _ = io.Copy(io.Discard, conn)
 				}
-				conn.Close()
+				_ = conn.Close()
 			}
 		})
 	}

@@ -47,7 +47,7 @@ func newLibrary(t testing.TB, n int) *library {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close() })
+	t.Cleanup(func() { _ = f.Close() })
 	return &library{file: f, data: data}
 }
 
@@ -206,7 +206,7 @@ func talk(addr string, all []byte, n int, rng *rand.Rand) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	go func() {
 		limit := max([]int{3, 100, 70_000, 1 << 20}[rng.IntN(4)], len(all)/1000)
 		for len(all) > 0 {

@@ -3,6 +3,7 @@ package netpoll
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net/netip"
 	"os"
@@ -48,7 +49,7 @@ func FuzzFrame(f *testing.F) {
 			t.Fatal(err)
 		}
 		ours := os.NewFile(uintptr(pair[0]), "client")
-		defer ours.Close()
+		defer func() { _ = ours.Close() }()
 		s.loops[0].Post(taskFunc(func() {
 			s.limits.enter(netip.Addr{})
 			s.assign(pair[1], netip.AddrPort{})
@@ -84,7 +85,7 @@ func FuzzFrame(f *testing.F) {
 			if !bytes.Equal(r.frames, want) {
 				t.Errorf("got %d bytes of frames, want %d", len(r.frames), len(want))
 			}
-			if good != (r.reason == io.EOF) {
+			if good != errors.Is(r.reason, io.EOF) {
 				t.Errorf("closed because of %v", r.reason)
 			}
 		case <-time.After(10 * time.Second):

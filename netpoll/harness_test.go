@@ -115,7 +115,7 @@ func dial(t testing.TB, addr string) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() })
 	return &client{t: t, conn: conn, in: bufio.NewReader(conn)}
 }
 

@@ -61,7 +61,7 @@ func crowd(t testing.TB, addr string, n int) []int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { unix.Close(fd) })
+		t.Cleanup(func() { _ = unix.Close(fd) })
 		if err := unix.Connect(fd, sa); err != nil {
 			t.Fatal(err)
 		}

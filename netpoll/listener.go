@@ -45,7 +45,7 @@ func (s *Server) Listen(addr string) (net.Addr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netpoll: %w", err)
 	}
-	defer nl.Close()
+	defer func() { _ = nl.Close() }() // what listens is a copy of its descriptor
 	tcp := nl.(*net.TCPListener)
 	raw, err := tcp.SyscallConn()
 	if err != nil {

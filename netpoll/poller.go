@@ -1,6 +1,7 @@
 package netpoll
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -70,8 +71,9 @@ func epollResult(n uintptr, errno unix.Errno) int {
 		return int(n)
 	case unix.EINTR:
 		return 0
+	default:
+		panic("BUG: epoll_wait: " + errno.Error())
 	}
-	panic("BUG: epoll_wait: " + errno.Error())
 }
 
 // wake makes wait return, on any thread.
@@ -141,7 +143,7 @@ func sendfile(fd, file int, off int64, n int) (int, unix.Errno) {
 		if err == nil {
 			return sent, 0
 		}
-		if errno, ok := err.(unix.Errno); !ok || errno != unix.EINTR {
+		if errno, ok := errors.AsType[unix.Errno](err); !ok || errno != unix.EINTR {
 			return 0, errno
 		}
 	}

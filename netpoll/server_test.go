@@ -20,7 +20,7 @@ func TestConnectionLimits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { conn.Close() })
+		t.Cleanup(func() { _ = conn.Close() })
 		return conn
 	}
 	alive := func(conn net.Conn) bool {
@@ -51,7 +51,7 @@ func TestConnectionLimits(t *testing.T) {
 	if alive(from("127.0.0.4")) {
 		t.Error("a sixth connection was taken")
 	}
-	first.Close()
+	_ = first.Close()
 	eventually(t, "place given back", func() bool { return s.Stats().Conns == 4 })
 	if !alive(from("127.0.0.1")) {
 		t.Error("the place of a closed connection is not free")
@@ -136,7 +136,7 @@ func TestServerSurvivesWithoutDescriptors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Close(fd)
+		defer func() { _ = unix.Close(fd) }()
 		fds = append(fds, fd)
 	}
 	var limit unix.Rlimit
@@ -216,7 +216,7 @@ func TestDrainAnswersWhatWasDeliveredAndNothingElse(t *testing.T) {
 		t.Error("a frame was delivered while draining")
 	}
 	if conn, err := net.Dial("tcp", addr); err == nil {
-		conn.Close()
+		_ = conn.Close()
 		t.Error("a client was accepted while draining")
 	}
 	for _, w := range []waiting{second, first} {
@@ -281,7 +281,7 @@ func TestServerThatNeverStartedCanBeShutDown(t *testing.T) {
 		t.Error(err)
 	}
 	if conn, err := net.Dial("tcp", addr.String()); err == nil {
-		conn.Close()
+		_ = conn.Close()
 		t.Error("the listener is open")
 	}
 }
@@ -342,7 +342,7 @@ func TestAddFDCallsWhileReadable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	var calls atomic.Int64
 	s.loops[0].AddFD(fd, func() {
 		var b [8]byte
