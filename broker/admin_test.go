@@ -58,7 +58,7 @@ func mustCreate(t testing.TB, c *kgo.Client, name string, partitions int32, conf
 
 func wantCode(t testing.TB, what string, got int16, want error) {
 	t.Helper()
-	if err := kerr.ErrorForCode(got); err != want {
+	if err := kerr.ErrorForCode(got); !errors.Is(err, want) {
 		t.Errorf("%s: %v; want %v", what, err, want)
 	}
 }

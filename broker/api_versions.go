@@ -28,7 +28,7 @@ func advertised() []kmsg.ApiVersionsResponseApiKey {
 	return keys
 }
 
-func (b *Broker) apiVersions(rc *requestContext, c *call, req *kmsg.ApiVersionsRequest) {
+func (b *Broker) apiVersions(_ *requestContext, c *call, req *kmsg.ApiVersionsRequest) {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	if req.Version >= 3 && (!validSoftwareName(req.ClientSoftwareName) || !validSoftwareName(req.ClientSoftwareVersion)) {
 		resp.ErrorCode = errInvalidRequest

@@ -451,6 +451,7 @@ func errorsIn(v reflect.Value, path string) (all []string) {
 		for i := range v.Len() {
 			all = append(all, errorsIn(v.Index(i), fmt.Sprintf("%s[%d]", path, i))...)
 		}
+	default: // holds no error
 	}
 	return all
 }
@@ -552,7 +553,7 @@ func TestNothingElseIsAnswered(t *testing.T) {
 		f = append(f, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 		binary.BigEndian.PutUint32(f, uint32(len(f)-4))
 		c := dialRaw(t, b)
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		_, _ = c.Write(f)
 		if _, body, err := c.receive(5 * time.Second); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("api key %d version %d: %v, %x", key, version, err, body)

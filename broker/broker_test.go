@@ -209,7 +209,7 @@ func TestUnknownApiVersionsVersionIsAnsweredInVersionZero(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	// key 18, version 99, correlation id 7, no client id
 	if _, err := conn.Write([]byte{0, 0, 0, 10, 0, 18, 0, 99, 0, 0, 0, 7, 0xff, 0xff}); err != nil {
 		t.Fatal(err)

@@ -342,7 +342,7 @@ func (g *groups) tick() {
 // topicsDeleted forgets the offsets of deleted topics.
 func (g *groups) topicsDeleted(names []string) {
 	for _, s := range g.all() {
-		s.run(func(now time.Time, st *group.Shard) group.Effects { return st.TopicDeleted(names) })
+		s.run(func(_ time.Time, st *group.Shard) group.Effects { return st.TopicDeleted(names) })
 	}
 }
 

@@ -27,7 +27,7 @@ func attack(t testing.TB, b *Broker, out []byte, wait time.Duration) (in []byte,
 		t.Error(err)
 		return nil, false
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	_, _ = c.Write(out)
 	_ = c.SetReadDeadline(time.Now().Add(wait))
 	in, err = io.ReadAll(c)

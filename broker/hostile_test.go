@@ -37,7 +37,7 @@ func dialRaw(t testing.TB, b *Broker) *rawConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { _ = c.Close() })
 	return &rawConn{t, c}
 }
 
@@ -101,7 +101,7 @@ func crowd(t testing.TB, b *Broker, n int) []int {
 	fds := make([]int, 0, n)
 	t.Cleanup(func() {
 		for _, fd := range fds {
-			unix.Close(fd)
+			_ = unix.Close(fd)
 		}
 	})
 	for range n {
@@ -428,6 +428,7 @@ func fill(rng *rand.Rand, v reflect.Value) {
 		v.SetUint(uint64(rng.Uint32() & 0xff))
 	case reflect.Float64:
 		v.SetFloat(rng.NormFloat64())
+	default: // no request has one
 	}
 }
 

@@ -62,7 +62,7 @@ func scanBatch(rd *batch.Reader, raw []byte, from int64, visit func(batch.Record
 	}
 	for {
 		r, err := rd.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

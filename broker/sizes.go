@@ -27,7 +27,7 @@ func machine(dir string) (config.Machine, error) {
 	if err != nil {
 		return m, err
 	}
-	m.DiskBytes = int64(total)
+	m.DiskBytes = total
 	return m, nil
 }
 

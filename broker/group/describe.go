@@ -13,7 +13,7 @@ import (
 // groupType is the one type of group that there is here.
 const groupType = "classic"
 
-// DescribeGroups: versions 0-6 (3: authorized operations, which the broker fills in; 4:
+// DescribeGroups answers versions 0-6 (3: authorized operations, which the broker fills in; 4:
 // static members; 6: GROUP_ID_NOT_FOUND instead of a group that seems to be Dead).
 func (s *Shard) DescribeGroups(now time.Time, token any, _ Client, version int16, req *kmsg.DescribeGroupsRequest) Effects {
 	s.begin(now)
@@ -54,7 +54,7 @@ func (s *Shard) describe(id string, version int16) kmsg.DescribeGroupsResponseGr
 	return r
 }
 
-// ListGroups: versions 0-5 (4: filter by state, KIP-518; 5: by type, KIP-848). The
+// ListGroups answers versions 0-5 (4: filter by state, KIP-518; 5: by type, KIP-848). The
 // broker puts the answers of its shards together.
 func (s *Shard) ListGroups(now time.Time, token any, _ Client, version int16, req *kmsg.ListGroupsRequest) Effects {
 	s.begin(now)
@@ -78,7 +78,7 @@ func (s *Shard) ListGroups(now time.Time, token any, _ Client, version int16, re
 	return s.take()
 }
 
-// DeleteGroups: versions 0-2 (KIP-229). Only a group without members can be deleted;
+// DeleteGroups answers versions 0-2 (KIP-229). Only a group without members can be deleted;
 // its offsets go with it.
 func (s *Shard) DeleteGroups(now time.Time, token any, _ Client, version int16, req *kmsg.DeleteGroupsRequest) Effects {
 	s.begin(now)

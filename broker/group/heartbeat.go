@@ -6,7 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Heartbeat: versions 0-4 (3: static members). It keeps the session alive, and tells
+// Heartbeat answers versions 0-4 (3: static members). It keeps the session alive, and tells
 // the member of a rebalance.
 func (s *Shard) Heartbeat(now time.Time, token any, _ Client, version int16, req *kmsg.HeartbeatRequest) Effects {
 	s.begin(now)

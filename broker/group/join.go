@@ -6,7 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// JoinGroup: versions 0-9.
+// JoinGroup answers versions 0-9.
 //
 //	1  rebalance timeout beside the session timeout (KIP-62)
 //	4  MEMBER_ID_REQUIRED: come back with the id that you are given (KIP-394)

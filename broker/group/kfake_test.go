@@ -178,7 +178,7 @@ func playTwins(t *testing.T, addr string, seed uint64) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		k.conns, k.answers = append(k.conns, conn), append(k.answers, make(chan kmsg.Response, 1))
 	}
 	ours := &cast{twin: &shardTwin{newWorldWith(t, cfg), map[int]int{}}, open: make([]bool, n), names: map[string]string{}, ids: map[int]int{}}

@@ -6,7 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// LeaveGroup: versions 0-5 (3: several members, by instance id too; 5: reason).
+// LeaveGroup answers versions 0-5 (3: several members, by instance id too; 5: reason).
 func (s *Shard) LeaveGroup(now time.Time, token any, _ Client, version int16, req *kmsg.LeaveGroupRequest) Effects {
 	s.begin(now)
 	r := kmsg.NewPtrLeaveGroupResponse()

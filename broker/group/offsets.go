@@ -87,7 +87,7 @@ func (s *Shard) tombstone(g *group, topic string, partition int32, undo []offset
 	return append(undo, offsetUndo{g, topic, partition, was, had})
 }
 
-// OffsetCommit: versions 2-10.
+// OffsetCommit answers versions 2-10.
 //
 //	2-4  with a retention time of the commit's own
 //	5    retention is the broker's
@@ -220,7 +220,7 @@ func expireTimestamp(now time.Time, version int16, retentionMillis int64) int64 
 	return max(at, 0)
 }
 
-// OffsetFetch: versions 1-10, for one group: the group and topics of a v0-7 request, or
+// OffsetFetch answers versions 1-10, for one group: the group and topics of a v0-7 request, or
 // the one entry of Groups in later ones. Null topics ask for everything. From version
 // 10 on the broker sets Topic from the id.
 func (s *Shard) OffsetFetch(now time.Time, token any, _ Client, version int16, req *kmsg.OffsetFetchRequest) Effects {
@@ -324,7 +324,7 @@ func (g *group) allOffsets() []kmsg.OffsetFetchRequestGroupTopic {
 	return all
 }
 
-// OffsetDelete: version 0 (KIP-496). A topic that the group is subscribed to keeps its
+// OffsetDelete answers version 0 (KIP-496). A topic that the group is subscribed to keeps its
 // offsets.
 func (s *Shard) OffsetDelete(now time.Time, token any, _ Client, version int16, req *kmsg.OffsetDeleteRequest) Effects {
 	s.begin(now)

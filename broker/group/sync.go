@@ -7,7 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// SyncGroup: versions 0-5 (3: static members, 5: protocol type and name are checked).
+// SyncGroup answers versions 0-5 (3: static members, 5: protocol type and name are checked).
 //
 // The leader brings everybody's assignment, which is what makes the generation durable;
 // the others wait for it.
