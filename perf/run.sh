@@ -34,7 +34,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 bin=$(mktemp -d "${TMPDIR:-/tmp}/perf-bin.XXXXXX")
 suite=
 # The suite ends what it has started when it is asked to end; it is asked by its number, and waited for.
-# shellcheck disable=SC2329 # the trap calls it
+# shellcheck disable=SC2317,SC2329 # the trap calls it
 finish() {
   if [ -n "$suite" ]; then
     kill "$suite" 2>/dev/null || true

@@ -76,7 +76,7 @@ func (r *run) flush(kind, how string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // what was written is thrown away
 	flags := 0
 	if how == "dsync" {
 		flags = unix.RWF_DSYNC
@@ -118,7 +118,7 @@ func (r *run) bandwidth(b []byte, depth int) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // what was written is thrown away
 	var next, done atomic.Int64
 	var failed atomic.Pointer[error]
 	began := time.Now()

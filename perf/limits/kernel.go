@@ -17,7 +17,7 @@ func (r *run) kernel() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(ep)
+	defer func() { _ = unix.Close(ep) }()
 	events := make([]unix.EpollEvent, 8)
 	n, took = repeat(r.slice/2, func() { _, _ = unix.EpollWait(ep, events, 0) })
 	r.add("epoll_wait_0", float64(took.Nanoseconds())/float64(n), "ns", "a poll that finds nothing")
@@ -37,8 +37,8 @@ func pingPong(d time.Duration) (trips int, took time.Duration, err error) {
 	if err := errors.Join(errA, errB); err != nil {
 		return 0, 0, err
 	}
-	defer unix.Close(a)
-	defer unix.Close(b)
+	defer func() { _ = unix.Close(a) }()
+	defer func() { _ = unix.Close(b) }()
 	one := binary.NativeEndian.AppendUint64(nil, 1)
 	done := make(chan struct{})
 	quit := binary.NativeEndian.AppendUint64(nil, 1<<32)

@@ -24,8 +24,8 @@ func (r *run) network() error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
+	defer func() { _ = os.Remove(f.Name()) }() // it is in a temporary directory
+	defer func() { _ = f.Close() }()
 	const size = 64 << 20 // beyond the caches, within memory
 	for range size / networkPiece {
 		if _, err := f.Write(data); err != nil {
@@ -47,24 +47,24 @@ func (r *run) loopback(key string, send func(fd int) (int, error)) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	out, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		return err
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }()
 	in, err := l.Accept()
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	outFile, errOut := out.(*net.TCPConn).File()
 	inFile, errIn := in.(*net.TCPConn).File()
 	if err := errors.Join(errOut, errIn); err != nil {
 		return err
 	}
-	defer outFile.Close()
-	defer inFile.Close()
+	defer func() { _ = outFile.Close() }()
+	defer func() { _ = inFile.Close() }()
 	if err := errors.Join(unix.SetNonblock(int(outFile.Fd()), false), unix.SetNonblock(int(inFile.Fd()), false)); err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func (p *probes) flame(ctx context.Context, pid int, title string, d time.Durati
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // what is left is in a temporary directory
 	data := filepath.Join(dir, "perf.data")
 	names := symbolsOf(pid)
 	record := exec.CommandContext(ctx, p.perf, "record", "-q", "-F", "199", "-g", "-o", data, "-p", strconv.Itoa(pid), "--", "sleep", fmt.Sprintf("%.1f", d.Seconds()))

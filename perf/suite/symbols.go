@@ -18,7 +18,7 @@ func symbolsOf(pid int) *symbols {
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	all, err := f.Symbols()
 	if err != nil {
 		return nil
