@@ -1,11 +1,17 @@
 package main
 
 import (
+	"fmt"
+	"maps"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"millrace/broker/config"
 )
 
 const environmentPrefix = "MILLRACE_"
@@ -54,4 +60,42 @@ func setFromEnvironment(cmd *cobra.Command) error {
 		}
 	})
 	return err
+}
+
+// serviceLink matches what Kubernetes sets in every container of a namespace for a service named millrace, or
+// millrace-something. The bare <SERVICE>_PORT is told by its value, as somebody may mean --kafka-port by it.
+var serviceLink = regexp.MustCompile(`^\w+((_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=|_PORT=[a-z]+://)`)
+
+// unknownVariables says of each MILLRACE_* variable that no command below root has that it does nothing, and what
+// may be meant. It is not an error: the prefix is not ours alone, others name things after us too.
+func unknownVariables(root *cobra.Command, environment []string) (warnings []string) {
+	flags := map[string]string{} // by variable
+	var collect func(*cobra.Command)
+	collect = func(cmd *cobra.Command) {
+		for _, fs := range []*pflag.FlagSet{cmd.Flags(), cmd.PersistentFlags()} {
+			fs.VisitAll(func(f *pflag.Flag) {
+				for _, name := range f.Annotations[annotationEnvironment] {
+					flags[name] = f.Name
+				}
+			})
+		}
+		for _, c := range cmd.Commands() {
+			collect(c)
+		}
+	}
+	collect(root)
+	names := slices.Sorted(maps.Values(flags))
+	for _, variable := range slices.Sorted(slices.Values(environment)) {
+		name, value, _ := strings.Cut(variable, "=")
+		flag, ours := strings.CutPrefix(name, environmentPrefix)
+		if !ours || value == "" || flags[name] != "" || serviceLink.MatchString(variable) {
+			continue
+		}
+		w := fmt.Sprintf("environment variable %s is not a setting and does nothing", name)
+		if near := config.Nearest(strings.ReplaceAll(flag, "_", "-"), names); near != "" {
+			w += fmt.Sprintf("; did you mean %s?", environmentName(near))
+		}
+		warnings = append(warnings, w)
+	}
+	return warnings
 }

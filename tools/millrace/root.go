@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+
 	"github.com/spf13/cobra"
 )
 
@@ -20,7 +22,7 @@ Without a subcommand it starts a standalone broker: data in ./data, Kafka client
 		SilenceErrors:    true,
 		SilenceUsage:     true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runStandalone(cmd.Context(), o)
+			return runStandalone(cmd.Context(), o, unknownVariables(cmd.Root(), os.Environ()))
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true

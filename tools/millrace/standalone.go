@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,7 @@ func newStandaloneCommand(o *serverOptions, flags *pflag.FlagSet) *cobra.Command
 		Short:   "Run one broker on this machine (the default)",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runStandalone(cmd.Context(), o)
+			return runStandalone(cmd.Context(), o, unknownVariables(cmd.Root(), os.Environ()))
 		},
 	}
 	cmd.Flags().SortFlags = false
@@ -38,14 +39,15 @@ type node interface {
 }
 
 // runStandalone runs a broker until ctx ends (a signal) or the broker fails. The order is: admin server
-// first, so that recovery can be watched; broker; wait; broker down; admin server last.
-func runStandalone(ctx context.Context, o *serverOptions) error {
+// first, so that recovery can be watched; broker; wait; broker down; admin server last. The warnings are logged
+// beside those of the configuration.
+func runStandalone(ctx context.Context, o *serverOptions, warnings []string) error {
 	p, err := o.plan()
 	if err != nil {
 		return err
 	}
 	log := p.logger()
-	for _, w := range p.warnings {
+	for _, w := range slices.Concat(p.warnings, warnings) {
 		log.Warn(w)
 	}
 	tuneRuntime(p.memory)
