@@ -61,7 +61,7 @@ func (p *process) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer out.Close() // the child has its own
+	defer func() { _ = out.Close() }() // the child has its own
 	_, port, err := net.SplitHostPort(p.kafka)
 	if err != nil {
 		return err
@@ -88,8 +88,9 @@ func (p *process) awaitReady(ctx context.Context) error {
 		}
 		select {
 		case err := <-p.exited:
+			how := p.cmd.ProcessState
 			p.exited <- err
-			return fmt.Errorf("the broker ended instead of starting (%v):\n%s", err, p.logTail())
+			return fmt.Errorf("the broker ended instead of starting (%v):\n%s", how, p.logTail())
 		case <-ctx.Done():
 			return fmt.Errorf("the broker is not ready after %v:\n%s", readyTimeout, p.logTail())
 		case <-time.After(5 * time.Millisecond):
@@ -115,8 +116,9 @@ func (p *process) ready(ctx context.Context) bool {
 func (p *process) alive() error {
 	select {
 	case err := <-p.exited:
+		how := p.cmd.ProcessState
 		p.exited <- err
-		return fmt.Errorf("the broker ended by itself (%v):\n%s", err, p.logTail())
+		return fmt.Errorf("the broker ended by itself (%v):\n%s", how, p.logTail())
 	default:
 		return nil
 	}
@@ -130,7 +132,7 @@ func (p *process) kill() error {
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	<-p.exited
+	<-p.exited //nolint:errcheck // it says that the process was killed
 	p.cmd = nil
 	return nil
 }

@@ -1,6 +1,7 @@
 //go:build deps
 
-// Package dev keeps the modules of every package in go.mod while the tree grows.
+// The imports keep the modules of every package in go.mod while the tree grows.
+
 package dev
 
 import (

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -19,7 +20,7 @@ func main() {
 	}
 }
 
-func run() error {
+func run() (failed error) {
 	var o options
 	var profile string
 	pflag.StringVar(&o.addr, "addr", "127.0.0.1:9092", "address to listen on, and what clients are told")
@@ -42,11 +43,13 @@ func run() error {
 		if err != nil {
 			return err
 		}
-		defer f.Close()
 		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
+			return errors.Join(err, f.Close())
 		}
-		defer pprof.StopCPUProfile()
+		defer func() {
+			pprof.StopCPUProfile()
+			failed = errors.Join(failed, f.Close())
+		}()
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)

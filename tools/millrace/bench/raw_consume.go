@@ -48,7 +48,7 @@ func (r *reading) startRaw(ctx context.Context, t target, from, ends map[int32]i
 				reader.valueAt = rawValueAt(r.o)
 			}
 			readers.Go(func() {
-				defer conn.Close()
+				defer func() { _ = conn.Close() }()
 				if err := reader.run(ctx, func(s *seen) { r.book(shard, s) }); err != nil && ctx.Err() == nil {
 					r.reasons.add(err)
 				}

@@ -76,7 +76,7 @@ func (l *load) verifyPlaces(ctx context.Context, these []int, v *Verification) e
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	r := &rawReader{conn: conn, topic: l.places[these[0]].topic, at: map[int32]int64{}, ends: map[int32]int64{}, valueAt: rawValueAt(l.o), check: true}
 	left := map[int32][]entry{}
 	for _, i := range these {

@@ -40,7 +40,7 @@ func TestAnAddressInUseIsSaid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	f := networkCheck(t.Context(), Options{Addresses: []string{l.Addr().String()}})
 	if len(f) == 0 || !strings.Contains(f[0].Text, "in use") {
 		t.Errorf("%+v", f)

@@ -57,7 +57,7 @@ func directCheck(o Options) []Finding {
 	if err != nil {
 		return []Finding{bad("data", fmt.Sprintf("direct writes (O_DIRECT) are refused: %v", err), "use a directory on ext4 or XFS")}
 	}
-	defer direct.Close()
+	defer func() { _ = direct.Close() }() // nothing was written
 	var st unix.Statx_t
 	err = unix.Statx(unix.AT_FDCWD, file, 0, unix.STATX_DIOALIGN, &st)
 	switch {
@@ -197,7 +197,7 @@ func measureFlush(ctx context.Context, o Options, overwrite bool) (flushTimes, e
 	if err != nil {
 		return flushTimes{}, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // what was written is thrown away
 	block := disk.AlignedAlloc(flushBlock)
 	var times []time.Duration
 	for at, end := int64(0), time.Now().Add(o.Measure); time.Now().Before(end) && ctx.Err() == nil; at += flushBlock {
