@@ -143,11 +143,16 @@ func (s *sim) batchesOf(e *Engine) map[uint64][]byte {
 // the check. As long as the WAL is whole, each log holds what it
 // would hold without the damage, up to where it was cut.
 func TestRepairEndsEveryDamage(t *testing.T) {
-	repaired, lost := 0, 0
+	repaired, lost, started := 0, 0, 0
 	eachCheckSeed(t, func(t *testing.T, seed uint64) {
 		s := workedSim(t, seed)
 		wholeWAL := seed%2 == 0
 		rotted := s.rot(rand.New(rand.NewPCG(seed, 77)), wholeWAL)
+		for range seed / 2 % 3 {
+			if s.startDamaged() {
+				started++
+			}
+		}
 		rep, err := Repair(context.Background(), s.o, true)
 		if err != nil {
 			t.Fatalf("seed %d: %v\nrot: %v\nreport: %+v", seed, err, rotted, rep)
@@ -194,10 +199,35 @@ func TestRepairEndsEveryDamage(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%d directories repaired, %d logs cut", repaired, lost)
+	t.Logf("%d directories repaired, %d logs cut; %d starts before", repaired, lost, started)
 	if *checkSeed == 0 && (repaired == 0 || lost == 0) {
 		t.Error("nothing was damaged")
 	}
+}
+
+// startDamaged lets the engine run for a round on what may be damaged, as an operator does who has not looked at the reports. It reports whether
+// it opened.
+func (s *sim) startDamaged() bool {
+	e, err := Open(s.o)
+	if err != nil {
+		s.disk.Kill()
+		return false
+	}
+	before := len(e.Recovery().Damage) + len(e.Recovery().Quarantined)
+	if _, err := e.shards[0].writer.round(^uint64(0)); err != nil {
+		s.log("round: %v", err)
+	}
+	e.release()
+	s.disk.Kill()
+	if e, err = Open(s.o); err != nil {
+		s.fatal("opened once, and not again: %v", err)
+	}
+	if after := len(e.Recovery().Damage) + len(e.Recovery().Quarantined); before > 0 && after == 0 {
+		s.fatal("nobody speaks of the damage at the second start")
+	}
+	e.release()
+	s.disk.Kill()
+	return true
 }
 
 // TestRepairCanBeInterrupted: a power cut in the middle of a repair leaves a directory that another run repairs, and

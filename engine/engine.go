@@ -677,19 +677,28 @@ func (s *Shard) drain(ctx context.Context) error {
 	})
 }
 
-// lastMark writes the Mark of a clean stop.
+// lastMark writes the Mark of a clean stop. Where a full disk has filled WAL or ring there may be no room for one: all is
+// flushed, only that the newest commits were is not written down.
 func (s *Shard) lastMark(ctx context.Context) error {
 	if s.dataLSN.Load() <= s.markedLSN.Load() {
 		return nil
 	}
-	asked := false
+	asked, refused := false, 0
 	return s.waitUntil(ctx, func() bool {
 		if !asked {
-			asked = s.mark()
+			s.mu.Lock()
+			idle := s.open == nil && len(s.closed) == 0 && !s.flying
+			s.mu.Unlock()
+			if asked = s.mark(); !asked && idle {
+				refused++
+			}
 		}
-		return s.dataLSN.Load() <= s.markedLSN.Load()
+		return s.dataLSN.Load() <= s.markedLSN.Load() || refused > markTries
 	})
 }
+
+// markTries is how often the last Mark is tried: each Poll in between may free room.
+const markTries = 100
 
 // waitUntil polls (or lets the driver poll) until done.
 func (s *Shard) waitUntil(ctx context.Context, done func() bool) error {
