@@ -91,11 +91,19 @@ func TestClosedNodeLeavesNothingRunning(t *testing.T) {
 
 func TestNodeKeepsWhatItAcknowledged(t *testing.T) {
 	dir := t.TempDir()
-	begin := time.Now()
+	ready := time.Hour
+	for range 5 { // the promise is about the node, not about what else the machine does
+		begin := time.Now()
+		other := openTest(t, Options{})
+		ready = min(ready, time.Since(begin))
+		must(t, other.Close())
+		if ready < time.Second {
+			break
+		}
+	}
 	n := openTest(t, Options{Dir: dir})
-	ready := time.Since(begin)
 	formTest(t, n)
-	begin = time.Now()
+	begin := time.Now()
 	for i := range 100 {
 		propose(t, n, newTopic(i))
 	}

@@ -202,13 +202,16 @@ func TestCallsShareAConnectionAndEndWithIt(t *testing.T) {
 	if n != 1 {
 		t.Fatalf("%d connections", n)
 	}
+	closed := make(chan struct{})
 	go func() {
 		<-hang
 		_ = b.Close()
+		close(closed)
 	}()
 	if _, err := a.Call(within(t, 20*time.Second), to(b, 2), 3, nil); err == nil {
 		t.Fatal("answered by a closed node")
 	}
+	<-closed
 	if _, err := a.Call(within(t, 2*time.Second), to(b, 2), 1, nil); err == nil {
 		t.Fatal("answered by a closed node")
 	}
