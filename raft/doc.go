@@ -7,6 +7,8 @@
 //	Node --> dragonboat --> stateMachine: apply(Image, Command) -> Image, Result
 //	            |   |
 //	transport --+   +-- raft/logdb (journal)  and  snapshots/ (through libraryFS)
+//	  |
+//	raft/transport: the cluster port, of nodes that have one (Options.Cluster)
 //
 // Contract:
 //   - An Image is immutable. Holding one holds a consistent view; the newest is one atomic load away.
@@ -26,4 +28,19 @@
 //
 // A standalone node is a cluster of one voter; no port is opened (transport.go). The directory is
 // bound to the replica id only, never to a host name or an address (files.go).
+//
+// A node of a cluster (Options.Cluster) is one of up to five voters, or follows without a vote. Open does not wait for
+// the others; AwaitReady does. The life of a node:
+//
+//	n := Open(...)            Bootstrap: first start of the first nodes, Join: of later ones
+//	n.AwaitReady(ctx)         a quorum answers
+//	n.Form(ctx)               the cluster has an id; engine's meta file notes it
+//	Propose(RegisterBrokerV2) fenced; Result.Value is the broker epoch
+//	n.SetBrokerEpoch(...)     then package raft/controller: Run before, NewSession after the registration
+//
+// A raft replica has one data directory for ever: peers keep a file of whom they ever met (peerbook.go), the state binds
+// replica ids to directories, and a replica id is never used twice. So a wiped voter cannot vote in its own name.
+//
+// Any node may Propose. What is forwarded to a leader that dies is lost: Propose says ErrOutcomeUnknown after two
+// seconds, ProposeAgain repeats. Reads (Latest) repeat by themselves. RULES.md says which test holds which rule.
 package raft
