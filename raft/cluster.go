@@ -67,6 +67,28 @@ func ParsePeers(s string) ([]Peer, error) {
 	return out, nil
 }
 
+// CheckAdvertised refuses an advertised loopback address beside a peer on another machine: that peer could not reach it.
+func CheckAdvertised(advertise string, peers []Peer) error {
+	host, _, err := net.SplitHostPort(advertise)
+	if err != nil {
+		return fmt.Errorf("%w: advertised address %q: %w", ErrPeers, advertise, err)
+	}
+	if !isLoopback(host) {
+		return nil
+	}
+	for _, p := range peers {
+		if h, _, err := net.SplitHostPort(p.Addr); err == nil && !isLoopback(h) {
+			return fmt.Errorf("%w: node %d at %s cannot reach the advertised address %s", ErrPeers, p.NodeID, p.Addr, advertise)
+		}
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
 // Cluster are the options of a node with a cluster port.
 type Cluster struct {
 	// Listener is the open cluster port; the node closes it. Dial is how others are reached; nil is TCP.

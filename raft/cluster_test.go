@@ -29,14 +29,13 @@ type group struct {
 }
 
 type member struct {
-	id      int32
-	disk    *simdisk.Disk
-	fs      disk.FS
-	dir     UUID
-	starts  int
-	node    *Node
-	failed  chan error
-	offline bool
+	id     int32
+	disk   *simdisk.Disk
+	fs     disk.FS
+	dir    UUID
+	starts int
+	node   *Node
+	failed chan error
 }
 
 func newGroup(t *testing.T, first ...int32) *group {
@@ -491,6 +490,50 @@ func TestLateNodeCatchesUpBySnapshot(t *testing.T) {
 	_, err = g.nodes[3].node.AwaitReady(patient(t))
 	must(t, err)
 	g.agree(1, 2, 3)
+}
+
+// A clean stop of the leader costs no election timeout.
+func TestLeaderHandsOverBeforeItStops(t *testing.T) {
+	g := newGroup(t, 1, 2, 3)
+	g.formed()
+	g.registered()
+	old := g.controller(1, 2, 3)
+	must(t, old.Handover(patient(t)))
+	if l, ok := old.Leader(); ok && l.ReplicaID == old.ReplicaID() {
+		t.Fatal("it leads still")
+	}
+	var rest []int32
+	for _, id := range g.first {
+		if id != old.o.NodeID {
+			rest = append(rest, id)
+		}
+	}
+	q, err := old.Quorum(patient(t))
+	if err != nil || len(q) != 3 {
+		t.Fatal(q, err)
+	}
+	for _, r := range q {
+		if !r.Reachable || !r.Voter || r.Index == 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+	g.stop(old.o.NodeID)
+	g.controller(rest...)
+	must(t, g.nodes[rest[0]].node.Handover(patient(t))) // whether it leads or not
+}
+
+func TestAdvertisedLoopbackAmongOtherMachinesIsAnError(t *testing.T) {
+	far := []Peer{{2, "10.0.0.2:9192"}}
+	for _, bad := range []string{"localhost:9192", "127.0.0.1:9192", "[::1]:9192"} {
+		if err := CheckAdvertised(bad, far); !errors.Is(err, ErrPeers) {
+			t.Errorf("%s: %v", bad, err)
+		}
+		must(t, CheckAdvertised(bad, []Peer{{2, "localhost:9193"}}))
+	}
+	must(t, CheckAdvertised("10.0.0.1:9192", far))
+	if CheckAdvertised("nonsense", nil) == nil {
+		t.Error("an address without a port")
+	}
 }
 
 func TestPeerLists(t *testing.T) {

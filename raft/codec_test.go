@@ -176,6 +176,11 @@ func FuzzApply(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		w := threeBrokers(t, "2")
+		if len(a)%2 == 1 {
+			w = newCluster(t, 3)
+			w.create("a", 1, []int32{1, 2, 3}, []int32{2, 3})
+			w.ok(w.reassign("a", 3, 2))
+		}
 		for _, cmd := range [][]byte{a, b} {
 			now, _, err := applyBytes(w.m, w.m.Index+1, cmd)
 			if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
@@ -457,6 +458,82 @@ func (n *Node) Remove(ctx context.Context, replica uint64, force bool) error {
 		err = r.Err()
 	}
 	return err
+}
+
+// Handover gives the leadership of the shard away, if this node has it, before a clean stop: the others need not wait
+// for an election. It returns when another one leads or ctx ends; to stop then is still safe.
+func (n *Node) Handover(ctx context.Context) error {
+	for {
+		l, ok := n.Leader()
+		if ok && l.ReplicaID != n.replicaID() {
+			return nil
+		}
+		if voters := n.Voters(); ok && n.cluster != nil {
+			if len(voters) < 2 {
+				return nil
+			}
+			for _, id := range voters {
+				if id == n.replicaID() {
+					continue
+				}
+				if _, _, err := n.cluster.statusOf(ctx, id); err != nil {
+					continue
+				}
+				if err := n.host.Load().RequestLeaderTransfer(shardID, id); err == nil {
+					break
+				}
+			}
+		} else if n.cluster == nil {
+			return nil
+		}
+		if err := n.pause(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// QuorumReplica is one member of the raft group as DescribeQuorum shows it.
+type QuorumReplica struct {
+	ReplicaID uint64
+	NodeID    int32
+	Voter     bool
+	// Index is how far its image is; 0 if it could not be reached.
+	Index     uint64
+	Reachable bool
+}
+
+// Quorum asks every member of the raft group how far it is.
+func (n *Node) Quorum(ctx context.Context) ([]QuorumReplica, error) {
+	m, err := n.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]QuorumReplica, 0, len(m.Voters)+len(m.NonVoting))
+	for i, id := range slices.Concat(m.Voters, m.NonVoting) {
+		r := QuorumReplica{ReplicaID: id, NodeID: NoBroker, Voter: i < len(m.Voters)}
+		if known := n.Image().Replicas[id]; known != nil {
+			r.NodeID = known.NodeID
+		}
+		out = append(out, r)
+	}
+	var asking sync.WaitGroup
+	for i := range out {
+		r := &out[i]
+		if r.ReplicaID == n.replicaID() {
+			r.Index, r.Reachable = n.Image().Index, true
+			continue
+		}
+		if n.cluster == nil {
+			continue
+		}
+		asking.Go(func() {
+			if index, _, err := n.cluster.statusOf(ctx, r.ReplicaID); err == nil {
+				r.Index, r.Reachable = index, true
+			}
+		})
+	}
+	asking.Wait()
+	return out, nil
 }
 
 // TransferLeader asks the leader to hand over to a voter: before a clean stop, say. Nothing promises that it does.

@@ -56,7 +56,7 @@ func Run(n *raft.Node, o Options) *Controller {
 		if err != nil {
 			return nil, err
 		}
-		if h.BrokerID != peer.NodeID {
+		if h.BrokerID != peer.NodeID || peer.ReplicaID == 0 {
 			return nil, fmt.Errorf("controller: node %d speaks for broker %d", peer.NodeID, h.BrokerID)
 		}
 		return c.Heartbeat(ctx, h).AppendTo(nil), nil

@@ -31,8 +31,6 @@ func (r *raftTransport) GetSnapshotConnection(ctx context.Context, target string
 // snapshotConn sends one snapshot. The peer acknowledges the last chunk, so that Close does not cut it off.
 type snapshotConn struct {
 	c    *Conn
-	sent int64
-	last bool
 	done chan struct{}
 }
 
