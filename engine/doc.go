@@ -93,7 +93,7 @@
 //	segment.go segment_index.go file_cache.go            segments, their indexes and descriptors
 //	segment_writer.go mover.go round.go checkpoint.go    from the ring to segments and checkpoint
 //	retention.go compaction*.go                          what goes
-//	recovery*.go                                         what comes back: the story, then reading, replay, salvage, tail
+//	recovery*.go                                         what comes back: the story, then files, reading, replay, salvage, tail
 //	wal_format.go checkpoint_format.go                   bytes; FORMAT.md in words
 //	inspect*.go check*.go dump.go repair.go              a directory that nobody has open
 //

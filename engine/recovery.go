@@ -68,6 +68,20 @@ func (s *Shard) recover() error {
 	if err := r.verifyFiles(); err != nil {
 		return err
 	}
+	if err := r.readWAL(); err != nil {
+		for _, w := range r.used {
+			_ = w.f.Close() // no list of the shard has them yet
+		}
+		return err
+	}
+	if err := r.finish(); err != nil {
+		return err
+	}
+	return r.rewriteTail()
+}
+
+// readWAL opens the WAL and applies what it has. Afterwards all that was read is durable.
+func (r *recovery) readWAL() error {
 	if err := r.openFiles(); err != nil {
 		return err
 	}
@@ -78,13 +92,7 @@ func (s *Shard) recover() error {
 	if err := r.flush(); err != nil {
 		return err
 	}
-	if err := r.keepDamaged(); err != nil {
-		return err
-	}
-	if err := r.finish(); err != nil {
-		return err
-	}
-	return r.rewriteTail()
+	return r.keepDamaged()
 }
 
 // loadLogs makes the logs that the checkpoint holds.
