@@ -490,3 +490,11 @@ func TestClusterApplyIsDeterministic(t *testing.T) {
 		})
 	}
 }
+
+func TestPartitionsAreAddedDuringAReassignment(t *testing.T) {
+	w := newCluster(t, 5)
+	a := w.create("a", 1, []int32{1, 2})
+	w.ok(w.reassign("a", 3, 4, 5))
+	w.refused(InvalidReplicaAssignment, CreatePartitions{Topics: []MorePartitions{{ID: a.ID, Count: 1, Assignments: [][]int32{{1, 2}}}}})
+	w.ok(CreatePartitions{Topics: []MorePartitions{{ID: a.ID, Count: 1, Assignments: [][]int32{{1, 2, 3}}}}})
+}

@@ -41,7 +41,7 @@ func (m *Image) createTopic(c *NewTopic) ItemResult {
 func (m *Image) addPartitions(t *Topic, assignments [][]int32) ItemResult {
 	rf := len(assignments[0])
 	if len(t.Partitions) > 0 {
-		rf = len(t.Partitions[0].Replicas)
+		rf = len(t.Partitions[0].Replicas) - len(t.Partitions[0].Removing) // what it will be
 	}
 	t.Partitions = slices.Grow(slices.Clip(t.Partitions), len(assignments))
 	for i, replicas := range assignments {

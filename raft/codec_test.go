@@ -178,7 +178,7 @@ func FuzzApply(f *testing.F) {
 		w := threeBrokers(t, "2")
 		if len(a)%2 == 1 {
 			w = newCluster(t, 3)
-			w.create("a", 1, []int32{1, 2, 3}, []int32{2, 3})
+			w.create("a", 1, []int32{1, 2, 3}, []int32{2, 3, 1})
 			w.ok(w.reassign("a", 3, 2))
 		}
 		for _, cmd := range [][]byte{a, b} {
