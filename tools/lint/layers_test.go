@@ -35,8 +35,10 @@ var layers = map[string][]string{
 
 	"netpoll": {"netpoll"},
 
-	"raft":       {"raft", "engine/disk"},
-	"raft/logdb": {"engine/disk"},
+	"raft":            {"raft", "engine/disk"},
+	"raft/logdb":      {"engine/disk"},
+	"raft/transport":  {"raft/transport"},
+	"raft/controller": {"raft", "raft/transport"},
 }
 
 // foreign says which folders may import a module that is not ours and not for everyone.
