@@ -191,6 +191,7 @@ func (g *group) agree(ids ...int32) {
 
 // Issue 5.1's promises: any start order, restart without bootstrap, one node missing.
 func TestNodesStartInAnyOrderAndWithOneMissing(t *testing.T) {
+	t.Parallel()
 	g := newGroup(t, 1, 2, 3)
 	c := g.bootstrap(3)
 	short, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
@@ -294,6 +295,7 @@ func newTopicOn(i int, broker int32) CreateTopics {
 
 // cluster.md, Identity: "a wiped voter must not vote again"; "on an empty directory it first asks the peers".
 func TestWipedVoterIsNotLetIn(t *testing.T) {
+	t.Parallel()
 	g := newGroup(t, 1, 2, 3)
 	g.formed() // nobody has registered: only the peers' own notes tie replica 4 to its directory
 	for range 2 {
@@ -358,6 +360,7 @@ func TestOtherListOfFirstNodesIsRefused(t *testing.T) {
 
 // cluster.md, Identity: "A standalone data directory becomes the first node of a cluster by adding voters, nothing else."
 func TestStandaloneDirectoryBecomesTheFirstNode(t *testing.T) {
+	t.Parallel()
 	g := newGroup(t, 7)
 	m := g.member(7)
 	alone := Options{Dir: "/data/raft", FS: m.fs, NodeID: 7, ReplicaID: 1, SnapshotEntries: 30}
@@ -399,6 +402,7 @@ func TestStandaloneDirectoryBecomesTheFirstNode(t *testing.T) {
 
 // Issue 5.1: up to five voters, further ones without a vote; reference 4.4: change -> snapshot -> restart -> catch-up.
 func TestVotersAreAddedAndRemoved(t *testing.T) {
+	t.Parallel()
 	g := newGroup(t, 1)
 	g.snapshots = 20
 	g.formed()
@@ -463,6 +467,7 @@ func TestVotersAreAddedAndRemoved(t *testing.T) {
 }
 
 func TestLateNodeCatchesUpBySnapshot(t *testing.T) {
+	t.Parallel()
 	g := newGroup(t, 1, 2, 3)
 	g.snapshots = 50
 	g.formed()
@@ -558,6 +563,7 @@ func TestClusterSurvivesCrashesAndPartitions(t *testing.T) {
 	// In a process of its own, as TestNodePowerCuts: abandoned nodes hold locks that dragonboat's nodes share.
 	const own = "MILLRACE_RAFT_CLUSTER_CRASHES"
 	if os.Getenv(own) == "" {
+		t.Parallel()
 		self, err := os.Executable()
 		must(t, err)
 		cmd := exec.Command(self, "-test.run=^TestClusterSurvivesCrashesAndPartitions$", "-test.timeout=120s", "-test.v")

@@ -430,6 +430,7 @@ func TestNodePowerCuts(t *testing.T) {
 	// share, and real processes have one node and end then.
 	const own = "MILLRACE_RAFT_POWER_CUTS"
 	if os.Getenv(own) == "" {
+		t.Parallel()
 		self, err := os.Executable()
 		must(t, err)
 		cmd := exec.Command(self, "-test.run=^TestNodePowerCuts$", "-test.timeout=120s")
@@ -598,6 +599,7 @@ func runChild(t *testing.T, dir string, attr *syscall.SysProcAttr, env ...string
 }
 
 func TestIdleNodeIsLightAndOpensNoPort(t *testing.T) {
+	t.Parallel()
 	out, err := runChild(t, t.TempDir(), nil)
 	must(t, err)
 	t.Log(out)
