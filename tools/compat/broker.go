@@ -97,7 +97,7 @@ func end(t testing.TB, cmd *exec.Cmd, exited chan error, log *os.File) {
 		_ = cmd.Process.Signal(syscall.SIGQUIT) // its stacks go to the log
 		time.Sleep(time.Second)
 		_ = cmd.Process.Kill()
-		<-exited
+		<-exited //nolint:errcheck // it says that the process was killed
 	}
 	if t.Failed() {
 		text, _ := os.ReadFile(log.Name()) // nothing to show is no further failure
@@ -122,7 +122,7 @@ func freeAddress(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	return l.Addr().String()
 }
 

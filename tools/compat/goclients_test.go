@@ -36,7 +36,7 @@ func TestSaramaProducesConsumesAndCommits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer admin.Close()
+			defer func() { _ = admin.Close() }()
 			topic := topic + fmt.Sprint(time.Now().UnixNano())
 			if err := admin.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1}, false); err != nil {
 				t.Fatal(err)
@@ -45,7 +45,7 @@ func TestSaramaProducesConsumesAndCommits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer producer.Close()
+			defer func() { _ = producer.Close() }()
 			const records = 500
 			for i := range records {
 				if _, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: topic, Value: sarama.StringEncoder(fmt.Sprint(i))}); err != nil {
@@ -56,7 +56,7 @@ func TestSaramaProducesConsumesAndCommits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer group.Close()
+			defer func() { _ = group.Close() }()
 			ctx, cancel := context.WithTimeout(t.Context(), shortRun)
 			defer cancel()
 			h := &saramaHandler{want: records, done: cancel, seen: map[string]bool{}, values: make(chan string)}
@@ -142,7 +142,7 @@ func TestKafkaGoWithItsOldVersionsAndAcksNone(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := kafkago.NewReader(kafkago.ReaderConfig{Brokers: []string{broker}, Topic: topic, GroupID: topic, MaxWait: 100 * time.Millisecond, StartOffset: kafkago.FirstOffset})
-			defer r.Close()
+			defer func() { _ = r.Close() }()
 			for i := range records {
 				m, err := r.ReadMessage(ctx)
 				if err != nil {
@@ -165,7 +165,7 @@ func TestSaramaAdmin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer admin.Close()
+	defer func() { _ = admin.Close() }()
 	ok := func(what string, good bool, err error, got ...any) {
 		t.Helper()
 		if err != nil || !good {
@@ -182,7 +182,7 @@ func TestSaramaAdmin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer producer.Close()
+	defer func() { _ = producer.Close() }()
 	for i := range 10 {
 		if _, at, err := producer.SendMessage(&sarama.ProducerMessage{Topic: topic, Value: sarama.StringEncoder("x")}); err != nil || at != int64(i) {
 			t.Fatalf("offset %d: %v", at, err)
@@ -208,7 +208,7 @@ func TestSaramaAdmin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	oldest, err := client.GetOffset(topic, 0, sarama.OffsetOldest)
 	ok("oldest", oldest == 4, err, oldest)
 	newest, err := client.GetOffset(topic, 0, sarama.OffsetNewest)
@@ -264,9 +264,9 @@ func TestKafkaGoGroupAndAdmin(t *testing.T) {
 		return r
 	}
 	one, two := reader(), reader()
-	defer two.Close()
+	defer func() { _ = two.Close() }()
 	w := &kafkago.Writer{Addr: kafkago.TCP(broker), Topic: topic, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond, Balancer: &kafkago.RoundRobin{}}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	seen := map[string]bool{}
 	for round := range 2 {
 		for i := range 100 {

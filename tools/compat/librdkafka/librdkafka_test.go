@@ -123,7 +123,7 @@ func consume(t *testing.T, broker, topic, assignor string, records int) {
 			t.Fatal(err)
 		}
 		members.Go(func() {
-			defer c.Close()
+			defer func() { _ = c.Close() }()
 			for {
 				m, err := c.ReadMessage(100 * time.Millisecond)
 				n := -1
