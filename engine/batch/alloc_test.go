@@ -3,6 +3,7 @@
 package batch
 
 import (
+	"errors"
 	"io"
 	"testing"
 )
@@ -37,7 +38,7 @@ func TestReaderDoesNotAllocateOnceWarm(t *testing.T) {
 				t.Fatal(err)
 			}
 			for {
-				if _, err := r.Next(); err == io.EOF {
+				if _, err := r.Next(); errors.Is(err, io.EOF) {
 					return
 				}
 			}

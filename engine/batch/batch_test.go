@@ -240,7 +240,7 @@ func TestRecordsComeBackAsBuilt(t *testing.T) {
 				}
 			}
 		}
-		if _, err := r.Next(); err != io.EOF {
+		if _, err := r.Next(); !errors.Is(err, io.EOF) {
 			t.Fatalf("after the last record: %v", err)
 		}
 		if h.MaxTimestamp != maxTimestamp {
@@ -352,7 +352,7 @@ func TestFilterKeepsEverythingButTheRecords(t *testing.T) {
 		var want []Record
 		for i := 0; ; i++ {
 			rec, err := before.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			check(t, err)
@@ -407,7 +407,7 @@ func TestFilterKeepsEverythingButTheRecords(t *testing.T) {
 				t.Fatalf("record %+v became %+v", w, rec)
 			}
 		}
-		if _, err := after.Next(); err != io.EOF {
+		if _, err := after.Next(); !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		if len(want) > 0 && h.MaxTimestamp != maxTimestamp {

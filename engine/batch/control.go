@@ -2,6 +2,7 @@ package batch
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -50,7 +51,7 @@ func ParseMarker(b []byte) (marker Marker, coordinatorEpoch int32, err error) {
 		return 0, 0, err
 	}
 	rec, err := r.Next()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return 0, 0, fmt.Errorf("%w: empty control batch", ErrControl)
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package batch
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"testing"
 )
@@ -61,7 +62,7 @@ func FuzzRecords(f *testing.F) {
 		n, last := int32(0), int32(-1)
 		for {
 			rec, err := r.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				if n != r.Header().NumRecords {
 					t.Fatalf("%d records, header says %d", n, r.Header().NumRecords)
 				}
@@ -79,7 +80,7 @@ func FuzzRecords(f *testing.F) {
 			n, last = n+1, rec.OffsetDelta
 		}
 		bad, err := CheckRecords(b, false, limit)
-		if (err == nil) != (n == r.Header().NumRecords && r.err == io.EOF) || bad >= r.Header().NumRecords {
+		if (err == nil) != (n == r.Header().NumRecords && errors.Is(r.err, io.EOF)) || bad >= r.Header().NumRecords {
 			t.Fatalf("check says record %d, %v; the walk ended after %d with %v", bad, err, n, r.err)
 		}
 	})

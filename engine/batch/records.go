@@ -2,6 +2,7 @@ package batch
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -59,7 +60,7 @@ func (h RecordHeaders) AppendTo(dst []RecordHeader) []RecordHeader {
 //	if err := r.Reset(b, limit); err != nil { ... }
 //	for {
 //		rec, err := r.Next()
-//		if err == io.EOF { break }
+//		if errors.Is(err, io.EOF) { break }
 //		...
 //	}
 type Reader struct {
@@ -177,14 +178,15 @@ func CheckRecords(b []byte, requireKey bool, maxUncompressed int) (badIndex int3
 	for {
 		rec, err := r.Next()
 		switch {
-		case err == io.EOF:
-			return -1, nil
-		case err != nil && r.read == r.header.NumRecords:
-			return -1, err // about what follows the last record
-		case err != nil:
-			return r.read, err
-		case requireKey && rec.Key == nil:
+		case err == nil && requireKey && rec.Key == nil:
 			return r.read - 1, ErrNoKey
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return -1, nil
+		case r.read == r.header.NumRecords:
+			return -1, err // about what follows the last record
+		default:
+			return r.read, err
 		}
 	}
 }
