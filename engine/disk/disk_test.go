@@ -129,7 +129,7 @@ func TestFilesOfTheMachine(t *testing.T) {
 		t.Error(size, err)
 	}
 	got := AlignedAlloc(16384)
-	if n, err := f.ReadAt(got, 0); n != 12288 || err != io.EOF {
+	if n, err := f.ReadAt(got, 0); n != 12288 || !errors.Is(err, io.EOF) {
 		t.Error(n, err)
 	}
 	if string(got[4096:4101]) != "hello" {

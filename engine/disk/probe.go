@@ -136,7 +136,7 @@ func (r *ProbeReport) probeFilesystem(st *unix.Stat_t) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(r.Dir, &fs); err != nil {
 		r.note("statfs: %v", err)
-	} else if name, ok := filesystemNames[int64(fs.Type)]; ok {
+	} else if name, ok := filesystemNames[int64(fs.Type)]; ok { //nolint:unconvert // not all architectures have 64 bits there
 		r.Filesystem = name
 	} else {
 		r.Filesystem = fmt.Sprintf("%#x", fs.Type)
@@ -255,7 +255,7 @@ func MeasureFlush(q Queue, f File, size int64, budget time.Duration) (FlushLaten
 	var dsync, fsync []time.Duration
 	off := int64(0)
 	timed := func(steps ...func() error) (time.Duration, error) {
-		start := time.Now()
+		start := time.Now() //nolint:forbidigo // it measures the device
 		for _, step := range steps {
 			if err := step(); err != nil {
 				return 0, err
@@ -268,9 +268,9 @@ func MeasureFlush(q Queue, f File, size int64, budget time.Duration) (FlushLaten
 			}
 		}
 		off = (off + probeWriteBytes) % (size - size%probeWriteBytes)
-		return time.Since(start), nil
+		return time.Since(start), nil //nolint:forbidigo // as above
 	}
-	for end := time.Now().Add(budget); len(dsync) < probeSamplesMax && (len(dsync) == 0 || time.Now().Before(end)); {
+	for end := time.Now().Add(budget); len(dsync) < probeSamplesMax && (len(dsync) == 0 || time.Now().Before(end)); { //nolint:forbidigo // as above
 		d, err := timed(func() error { return q.Write(f, p, off, true, 0) })
 		if err != nil {
 			return FlushLatency{}, fmt.Errorf("measure dsync: %w", err)

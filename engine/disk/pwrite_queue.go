@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -215,7 +216,7 @@ func (op *pwriteOp) run() {
 	if op.sync {
 		for {
 			op.err = unix.Fdatasync(op.fd)
-			if op.err != unix.EINTR {
+			if !errors.Is(op.err, unix.EINTR) {
 				return
 			}
 		}

@@ -53,7 +53,7 @@ func eachBackend(t *testing.T, depth int, test func(t *testing.T, q Queue, dir s
 // because /tmp is often tmpfs.
 func testDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(".", "testdata-disk-")
+	dir, err := os.MkdirTemp(".", "testdata-disk-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -458,7 +458,7 @@ func countPunts(t *testing.T) (func(control func()) (punts, controls int, err er
 		}
 		unmount = func() { _ = unix.Unmount(root, unix.MNT_DETACH) }
 	}
-	dir, err := os.MkdirTemp(root+"/instances", "millrace-test-")
+	dir, err := os.MkdirTemp(root+"/instances", "millrace-test-") //nolint:usetesting // the kernel fills this one
 	if err != nil {
 		unmount()
 		return nil, err

@@ -1,6 +1,7 @@
 package simdisk
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 )
@@ -215,7 +216,7 @@ func (d *Disk) begin(op Op) error {
 // halfDone decides whether a change of names that failed with err happened all the
 // same: a cut in the middle may fall on either side.
 func (d *Disk) halfDone(err error) bool {
-	return err == ErrPowerCut && d.rng.IntN(2) == 0
+	return errors.Is(err, ErrPowerCut) && d.rng.IntN(2) == 0
 }
 
 // runWrite is a whole synchronous write.

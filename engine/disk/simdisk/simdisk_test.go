@@ -343,7 +343,7 @@ func TestFaultsOfWrites(t *testing.T) {
 		t.Fatalf("%+v", c)
 	}
 	next = Fault{Err: syscall.EIO}
-	if c := write(); c.Err != syscall.EIO {
+	if c := write(); !errors.Is(c.Err, syscall.EIO) {
 		t.Fatalf("%+v", c)
 	}
 	next = Fault{Flip: 10}

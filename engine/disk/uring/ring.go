@@ -166,17 +166,17 @@ func (r *Ring) Submit() error {
 		// With nothing to wait for, io_uring_enter returns once the operations are on
 		// their way; it also posts completions that are ready.
 		_, err := r.ring.SubmitAndWait(0)
-		switch err {
-		case nil:
+		switch {
+		case err == nil:
 			if r.ring.SQReady() == 0 {
 				return nil
 			}
 			err = unix.EAGAIN // it took some only
-		case unix.EEXIST:
+		case errors.Is(err, unix.EEXIST):
 			return ErrOwner
-		case unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
-		case unix.EAGAIN, unix.EBUSY:
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EBUSY):
 		default:
 			return fmt.Errorf("io_uring_enter: %w", err)
 		}
@@ -227,11 +227,11 @@ func (r *Ring) post() bool {
 		// No submission, no waiting: this enters the kernel only when the ring's flag
 		// says that completions wait to be posted.
 		_, err := r.ring.SubmitAndWait(0)
-		switch err {
-		case nil, unix.EAGAIN, unix.EBUSY:
+		switch {
+		case err == nil, errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EBUSY):
 			return r.ring.CQReady() > 0
-		case unix.EINTR:
-		case unix.EEXIST:
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EEXIST):
 			panic("BUG: ring reaped by a thread that does not own it")
 		default:
 			panic(fmt.Sprintf("BUG: reap io_uring: %v", err))
@@ -267,8 +267,8 @@ func (r *Ring) Rebind() error {
 func (r *Ring) Close(inflight int) error {
 	var err error
 	for inflight > 0 {
-		if _, err = r.ring.SubmitAndWait(1); err != nil && err != unix.EINTR {
-			if err == unix.EEXIST {
+		if _, err = r.ring.SubmitAndWait(1); err != nil && !errors.Is(err, unix.EINTR) {
+			if errors.Is(err, unix.EEXIST) {
 				err = ErrOwner
 			}
 			err = fmt.Errorf("close the ring with %d operations in flight: %w", inflight, err)

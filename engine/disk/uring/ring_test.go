@@ -117,7 +117,7 @@ func TestCloseByAStrangerSaysSo(t *testing.T) {
 		runtime.LockOSThread()
 		r.Fdatasync(-1, 0)
 		owned <- r.Submit()
-		<-owned
+		<-owned //nolint:errcheck // only a word: go on
 	}()
 	if err := <-owned; err != nil {
 		t.Fatal(err)
