@@ -380,6 +380,7 @@ func (st *checkedState) change(c *checker, f *inspectedWAL, k *inspectedCommit, 
 		if r.seq != 1 {
 			c.logProblem(st, f.path, k.pos, "commit %d creates the log again", k.head.lsn)
 		}
+	default: // a mark changes no log
 	}
 }
 

@@ -74,7 +74,7 @@ func newCompactor(e *Engine, quit <-chan struct{}) *compactor {
 // runCompaction cleans logs from time to time. It takes at most half of one thread.
 func (e *Engine) runCompaction(quit <-chan struct{}) {
 	c := newCompactor(e, quit)
-	rest := time.NewTimer(0)
+	rest := time.NewTimer(0) //nolint:forbidigo // how long a thread rests, not what time it is
 	defer rest.Stop()
 	c.pace = func(work time.Duration) {
 		rest.Reset(min(work, 100*time.Millisecond))
@@ -83,7 +83,7 @@ func (e *Engine) runCompaction(quit <-chan struct{}) {
 		case <-rest.C:
 		}
 	}
-	tick := time.NewTicker(compactionTick)
+	tick := time.NewTicker(compactionTick) //nolint:forbidigo // wakes a thread; what it does then has its time from Options.Now
 	defer tick.Stop()
 	for {
 		select {

@@ -221,7 +221,7 @@ func addKeys(keys *keyOffsets, r *batch.Reader, b []byte, from int64) error {
 	}
 	for {
 		rec, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -249,7 +249,7 @@ func (j *cleanJob) walk(i int, visit func(b []byte, h batch.Header, last bool) e
 	began, paced := time.Now(), int64(0) //nolint:forbidigo // how long the work took, not what time it is
 	for {
 		b, h, err := j.scan.scan()
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // a wrapped one is a file that is too short, not the end
 			return nil
 		}
 		if err != nil {
@@ -264,7 +264,7 @@ func (j *cleanJob) walk(i int, visit func(b []byte, h batch.Header, last bool) e
 			began = time.Now()          //nolint:forbidigo // as above
 		}
 		err = visit(b, h, j.scan.pos == j.scan.size)
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // as above: visit may read too
 			return nil
 		}
 		if err != nil {

@@ -201,7 +201,7 @@ func (s *compactionSim) put(raw []byte, txn txnState) []*compactionRecord {
 	}
 	for {
 		rec, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -434,7 +434,7 @@ func (s *compactionSim) verifyRecords(b []byte, seen map[int64]bool) {
 	}
 	for {
 		rec, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {
@@ -570,7 +570,7 @@ func TestCompactionKeepsTheNewestOfEachKey(t *testing.T) {
 			case 5:
 				for id := range s.open {
 					s.endTxn(id)
-					break //nolint:staticcheck // one of them is enough
+					break // one of them is enough
 				}
 			case 6:
 				if s.rng.IntN(6) == 0 && s.l.AppendedEnd() > 0 {
@@ -1007,7 +1007,7 @@ func readNewest(t *testing.T, l *Log) map[string]string {
 			}
 			for {
 				rec, err := r.Next()
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					break
 				}
 				if err != nil {

@@ -714,7 +714,7 @@ func (s *Shard) waitUntil(ctx context.Context, done func() bool) error {
 			continue
 		}
 		s.kick()
-		time.Sleep(200 * time.Microsecond)
+		time.Sleep(200 * time.Microsecond) //nolint:forbidigo // lets the shard's thread work
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -77,7 +78,7 @@ func appendOne(t testing.TB, l *Log, raw []byte, h batch.Header) AppendResult {
 	t.Helper()
 	for {
 		r, err := l.Append(AppendRequest{Batch: raw, Header: h})
-		if err == ErrBusy {
+		if errors.Is(err, ErrBusy) {
 			room := make(chan struct{})
 			l.Shard().OnRoom(func() { close(room) })
 			<-room

@@ -170,7 +170,7 @@ func readFrameAt(f disk.File, pos, size int64) (fr inspectedFrame, ok bool, err 
 	list, err := splitEntries(b[frameHeadSz:], h.count)
 	if err != nil {
 		fr.problem = err.Error()
-		return fr, true, nil
+		return fr, true, nil //nolint:nilerr // it is what the inspection has found
 	}
 	at := pos + frameHeadSz
 	for _, raw := range list {

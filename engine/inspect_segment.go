@@ -95,7 +95,7 @@ func (s *inspectedSegment) walk(visit func(inspectedBatch) error) error {
 	for {
 		pos := scan.pos
 		b, h, err := scan.scan()
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // a wrapped one is a file that is too short, not the end
 			return nil
 		}
 		if err != nil {

@@ -134,6 +134,7 @@ func (l *Log) changeHead(op *logOp) {
 		l.dropLSN = op.lsn
 		l.clearTail()
 		l.producers = nil
+	default: // the others leave the head as it is
 	}
 }
 

@@ -148,6 +148,7 @@ func (l *Log) segmentLimit() int64 {
 			limit = min(limit, op.base)
 		case recReset, recDrop:
 			limit = 0
+		default: // the others take nothing away from the end
 		}
 	}
 	return limit
@@ -255,7 +256,7 @@ func (r *segmentReader) readAt(p []byte, pos int64) error {
 	if pos < r.disk {
 		n := min(int64(len(p)), r.disk-pos)
 		if err := readFull(r.file, p[:n], pos); err != nil {
-			if errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF {
+			if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 				err = r.damaged(pos, "the file is too short")
 			}
 			return err
@@ -371,7 +372,7 @@ func (l *Log) readSegments(r *ReadRequest, dst []Span) ([]Span, ReadInfo, error)
 		// Truncated since readTail looked.
 		return dst, info, fs.ErrNotExist
 	}
-	if !r.MayBlock && !l.inTailBlock(g, r.Offset) {
+	if !r.MayBlock && !l.inTailBlock(g) {
 		return dst, info, ErrWouldBlock
 	}
 	x, err := l.e.indexOf(g)
@@ -385,7 +386,7 @@ func (l *Log) readSegments(r *ReadRequest, dst []Span) ([]Span, ReadInfo, error)
 	defer s.close()
 	s.x = x
 	start, h, err := s.find(r.Offset)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return dst, info, fs.ErrNotExist
 	}
 	if err != nil {
@@ -406,8 +407,8 @@ func (l *Log) readSegments(r *ReadRequest, dst []Span) ([]Span, ReadInfo, error)
 	return dst, info, err
 }
 
-// inTailBlock reports whether everything from offset on is in memory.
-func (l *Log) inTailBlock(g *segment, offset int64) bool {
+// inTailBlock reports whether all of a segment is in memory.
+func (l *Log) inTailBlock(g *segment) bool {
 	st := &l.stable
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -421,32 +422,32 @@ func (l *Log) inTailBlock(g *segment, offset int64) bool {
 }
 
 // extent finds the end of the range of whole batches that begins with h at start.
-func (s *segmentReader) extent(start int64, h batch.Header, r *ReadRequest) (end, next int64, err error) {
+func (r *segmentReader) extent(start int64, h batch.Header, q *ReadRequest) (end, next int64, err error) {
 	end, next = start+int64(h.Size()), h.NextOffset()
-	limit := min(start+int64(min(r.MaxBytes, residentMax)), s.end)
+	limit := min(start+int64(min(q.MaxBytes, residentMax)), r.end)
 	if limit <= end {
 		return end, next, nil
 	}
-	if limit == s.size && s.next <= r.UpTo {
-		return s.size, s.next, nil
+	if limit == r.size && r.next <= q.UpTo {
+		return r.size, r.next, nil
 	}
 	// Jump to the last index entry within both limits, then walk.
-	offset, pos := s.lookupPosition(limit)
-	if offset > r.UpTo {
-		offset, pos = s.lookup(r.UpTo)
+	offset, pos := r.lookupPosition(limit)
+	if offset > q.UpTo {
+		offset, pos = r.lookup(q.UpTo)
 	}
-	if pos > end && pos <= s.size {
+	if pos > end && pos <= r.size {
 		end, next = pos, offset
 	}
 	for end < limit {
-		h, err := s.header(end)
-		if err != nil && s.end < s.size {
+		h, err := r.header(end)
+		if err != nil && r.end < r.size {
 			break // the file ends in a batch: what lies before it can be read
 		}
 		if err != nil {
 			return 0, 0, err
 		}
-		if end+int64(h.Size()) > limit || h.NextOffset() > r.UpTo {
+		if end+int64(h.Size()) > limit || h.NextOffset() > q.UpTo {
 			break
 		}
 		end += int64(h.Size())
@@ -457,34 +458,34 @@ func (s *segmentReader) extent(start int64, h batch.Header, r *ReadRequest) (end
 
 // spans turns [start, end) into spans: a range of the file, and a copy of what is in the tail
 // block or too small to be worth a file range.
-func (s *segmentReader) spans(dst []Span, start, end int64) ([]Span, error) {
+func (r *segmentReader) spans(dst []Span, start, end int64) ([]Span, error) {
 	fd := disk.NoFD
-	if s.file != nil {
-		fd = s.file.Fd()
+	if r.file != nil {
+		fd = r.file.Fd()
 	}
-	fileEnd := min(end, s.disk)
+	fileEnd := min(end, r.disk)
 	if fd == disk.NoFD || fileEnd-start < copyBelow {
 		mem := make([]byte, end-start)
-		if err := s.readAt(mem, start); err != nil {
+		if err := r.readAt(mem, start); err != nil {
 			return dst, err
 		}
 		return append(dst, Span{Mem: mem, Len: len(mem), Owner: noRelease{}}), nil
 	}
-	if end > s.end {
-		return dst, s.damaged(s.end, "the file ends here")
+	if end > r.end {
+		return dst, r.damaged(r.end, "the file ends here")
 	}
-	if err := makeResident(s.file, start, fileEnd); err != nil {
-		if err == io.EOF {
-			err = s.damaged(start, "the file is too short")
+	if err := makeResident(r.file, start, fileEnd); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = r.damaged(start, "the file is too short")
 		}
 		return dst, err
 	}
-	f := s.file
-	s.file = nil // the span's owner now
+	f := r.file
+	r.file = nil // the span's owner now
 	dst = append(dst, Span{FD: int(fd), Pos: start, Len: int(fileEnd - start), Owner: f})
 	if fileEnd < end {
 		mem := make([]byte, end-fileEnd)
-		copy(mem, s.tail[fileEnd-s.disk:])
+		copy(mem, r.tail[fileEnd-r.disk:])
 		dst = append(dst, Span{Mem: mem, Len: len(mem), Owner: noRelease{}})
 	}
 	return dst, nil

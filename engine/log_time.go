@@ -111,7 +111,7 @@ func (l *Log) firstInSegment(g *segment, ts int64, match func(*batch.Header) boo
 		}
 		h, err = s.header(pos)
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return nil, err
@@ -149,7 +149,7 @@ func firstRecord(b []byte, ts, from int64) (offset, timestamp int64, epoch int32
 	epoch = r.Header().LeaderEpoch
 	for {
 		rec, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return 0, 0, -1, false, nil
 		}
 		if err != nil {

@@ -88,7 +88,7 @@ func (o Options) withDefaults() Options {
 		o.OpenFilesMax = 1024
 	}
 	if o.Now == nil {
-		o.Now = time.Now
+		o.Now = time.Now //nolint:forbidigo // the one place where the clock comes from
 	}
 	if o.OnFailed == nil {
 		o.OnFailed = func(error) {}

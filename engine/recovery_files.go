@@ -33,7 +33,7 @@ func (r *recovery) verifyFile(g *segment, need int64) error {
 	e := r.s.e
 	path := g.path()
 	info, err := e.fs.Stat(path)
-	reason := ""
+	var reason string
 	switch {
 	case isMissing(err):
 		reason = fmt.Sprintf("the segment's file is missing: offsets %d to %d", g.base, g.next-1)

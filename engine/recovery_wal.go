@@ -111,9 +111,9 @@ const lockPatience = 30 * time.Second
 // lockWhenFree locks a WAL file. The directory is ours already, so whoever still holds the lock is a write that a
 // killed predecessor left in the kernel: it must have ended before anything is read.
 func lockWhenFree(f disk.File) error {
-	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) { //nolint:forbidigo // waits for the kernel
 		err := f.TryLock()
-		if !errors.Is(err, disk.ErrLocked) || time.Since(began) > lockPatience {
+		if !errors.Is(err, disk.ErrLocked) || time.Since(began) > lockPatience { //nolint:forbidigo // as above
 			return err
 		}
 	}

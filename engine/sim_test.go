@@ -145,6 +145,7 @@ func (st modelState) apply(op modelOp) modelState {
 			n++
 		}
 		st.batches = st.batches[n:]
+	default: // changes no record
 	}
 	return st
 }
@@ -350,6 +351,7 @@ func (s *sim) windows(op simdisk.Op) []window {
 				open[winTruncate] = true
 			case recDrop:
 				open[winDrop] = true
+			default: // no window
 			}
 		}
 		open[winDrop] = open[winDrop] || l.dropped

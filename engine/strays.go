@@ -126,7 +126,7 @@ func (e *Engine) foldersLeft() (map[uint64]bool, error) {
 
 // runStrays deletes the strays once.
 func (e *Engine) runStrays(quit <-chan struct{}) {
-	rest := time.NewTimer(0)
+	rest := time.NewTimer(0) //nolint:forbidigo // how long a thread rests, not what time it is
 	defer rest.Stop()
 	e.deleteStrays(func() bool {
 		rest.Reset(strayPause)
