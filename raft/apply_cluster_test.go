@@ -401,7 +401,7 @@ func randomClusterCommand(rng *rand.Rand, m *Image) Command {
 	case 6:
 		return DrainBroker{ID: id, Drain: rng.IntN(2) == 0}
 	case 7:
-		return ClaimController{NodeID: id, Term: m.Controller.Term + uint64(rng.IntN(3)) - uint64(min(1, m.Controller.Term))}
+		return ClaimController{NodeID: id, Term: m.Controller.Term + uint64(rng.IntN(3)) - min(1, m.Controller.Term)}
 	case 8, 9, 10, 11:
 		if t == nil {
 			return randomCommand(rng, m)

@@ -237,6 +237,7 @@ func (k *clusterNode) probe() error {
 			case transport.RefusedDirectory, transport.RefusedRemoved, transport.RefusedUnknown, transport.RefusedCluster,
 				transport.RefusedMembers, transport.RefusedSelf, transport.RefusedSecret:
 				return fmt.Errorf("%w: --bootstrap: %w", ErrReplaced, err)
+			default: // says nothing about whether it knows us
 			}
 		}
 	}
@@ -416,6 +417,7 @@ func (n *Node) membersOnDisk() (voters map[uint64]bool, isVoter bool, err error)
 			voters[cc.ReplicaID] = true
 		case raftpb.RemoveNode:
 			delete(voters, cc.ReplicaID)
+		default: // changes no voter
 		}
 	}
 	return voters, isVoter, nil

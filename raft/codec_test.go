@@ -27,8 +27,11 @@ func oneOfEach() []Command {
 		BecomeController{5},
 		FinalizeLevel{6},
 		RegisterBrokerV2{
-			RegisterBroker{1, 2, testUUID(3), testUUID(4), "host", 9092, "rack", 3, true, true}, "addr",
-			[]Listener{{"a", "b", 3}}, true, true, []TopicPartitions{{testUUID(1), []int32{1, 2}}},
+			RegisterBroker{1, 2, testUUID(3), testUUID(4), "host", 9092, "rack", 3, true, true},
+			"addr",
+			[]Listener{{"a", "b", 3}},
+			true, true,
+			[]TopicPartitions{{testUUID(1), []int32{1, 2}}},
 		},
 		AddReplica{1, testUUID(2), "addr"},
 		RemoveReplica{3},

@@ -113,8 +113,10 @@ func New(o Options) *Transport {
 		at    *time.Duration
 		value time.Duration
 	}{
-		{&o.HandshakeTimeout, 5 * time.Second}, {&o.WriteTimeout, 10 * time.Second},
-		{&o.PingInterval, 500 * time.Millisecond}, {&o.SilenceTimeout, 2 * time.Second},
+		{&o.HandshakeTimeout, 5 * time.Second},
+		{&o.WriteTimeout, 10 * time.Second},
+		{&o.PingInterval, 500 * time.Millisecond},
+		{&o.SilenceTimeout, 2 * time.Second},
 	} {
 		if *d.at == 0 {
 			*d.at = d.value

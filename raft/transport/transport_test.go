@@ -161,7 +161,7 @@ func TestHandshakeRefusesWhoDoesNotFit(t *testing.T) {
 func TestBothEndsKnowTheSecret(t *testing.T) {
 	secret := func(o *Options) { o.Secret = []byte("open sesame") }
 	a, b := open(t, identity(1), secret), open(t, identity(2), secret)
-	b.Serve(1, func(_ context.Context, p Identity, body []byte) ([]byte, error) { return body, nil })
+	b.Serve(1, func(_ context.Context, _ Identity, body []byte) ([]byte, error) { return body, nil })
 	if got, err := a.Call(within(t, 5*time.Second), to(b, 2), 1, []byte("x")); err != nil || string(got) != "x" {
 		t.Fatal(got, err)
 	}
@@ -512,7 +512,7 @@ func TestImpossibleRaftMessagesAreRefused(t *testing.T) {
 		"nothing but empty messages": bytes.Repeat([]byte{0x0a, 0}, 1000),
 		"cut":                        replicate(nil)[:20],
 		"a message of empty entries": func() []byte {
-			inner := append((func() []byte { m := pb.Message{}; b, _ := m.Marshal(); return b })(), bytes.Repeat([]byte{0x5a, 0}, 100)...)
+			inner := append(func() []byte { m := pb.Message{}; b, _ := m.Marshal(); return b }(), bytes.Repeat([]byte{0x5a, 0}, 100)...)
 			return append(binary.AppendUvarint([]byte{0x0a}, uint64(len(inner))), inner...)
 		}(),
 	} {
