@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -181,11 +182,8 @@ func (s *Server) Drain(ctx context.Context) error {
 			l.close()
 		}
 	})
-	s.onLoops(s.loops, (*Loop).startDrain)
-	select {
-	case <-s.limits.empty():
+	if s.drainLoops(ctx) {
 		return nil
-	case <-ctx.Done():
 	}
 	s.onLoops(s.loops, (*Loop).closeAll)
 	<-s.limits.empty()
@@ -224,11 +222,35 @@ type stopping Loop
 // Run implements Task.
 func (k *stopping) Run() { k.stopped = true }
 
+// drainLook is how often Drain looks again for connections that have nothing left to wait for.
+const drainLook = 100 * time.Millisecond
+
+// drainLoops waits until no connection is left and reports whether that came before the end of ctx.
+func (s *Server) drainLoops(ctx context.Context) bool {
+	empty := s.limits.empty()
+	look := time.NewTicker(drainLook)
+	defer look.Stop()
+	for {
+		s.onLoops(s.loops, (*Loop).startDrain)
+		select {
+		case <-empty:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-look.C:
+		}
+	}
+}
+
+// startDrain closes what waits for nothing. It may be called again and again.
 func (l *Loop) startDrain() {
 	l.drain = true
 	for _, c := range l.conns {
-		if c.slots.inflight() == 0 && c.outFront == nil {
+		switch {
+		case c.slots.inflight() == 0 && c.outFront == nil:
 			c.Close(ErrServerClosed)
+		case c.outFront != nil && !c.stuck:
+			l.markDirty(c)
 		}
 	}
 }
