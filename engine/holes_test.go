@@ -70,7 +70,7 @@ func (h *holeLog) given() {
 		h.end += int64(count)
 		all = append(all, raw...)
 	}
-	if err := h.s.l.AppendAt(all, -1); err != nil {
+	if err := h.s.l.AppendAt(h.s.l.AppendedEnd(), all, -1); err != nil {
 		h.t.Fatal(err)
 	}
 	h.done = append(h.done, fmt.Sprint("append up to ", h.end))

@@ -11,14 +11,16 @@ import (
 // is durable: never on a loop thread.
 
 // Truncate removes everything from end on, as a follower does after the epoch handshake;
-// epoch is the leader's. It returns when the record is durable and the stable state has it.
-// Truncating at or above the end changes nothing.
+// epoch is the leader's. It returns when the record is durable and the stable state has it. Epochs that
+// begin at end or above go too, also where no batch does: an epoch that was begun and never written in is
+// unknown to the leader. Truncating above all of that changes nothing.
 func (l *Log) Truncate(end int64, epoch int32) error {
 	return l.change(logOp{kind: recTruncate, base: end, epoch: epoch}, func() (bool, error) {
 		if end < l.logStart.Load() {
 			return false, fmt.Errorf("%w: truncate to %d below log start %d", ErrOffsetOutOfRange, end, l.logStart.Load())
 		}
-		return end < l.end, nil
+		newest, ok := l.epochs.Latest()
+		return end < l.end || end == l.end && ok && newest.StartOffset >= end, nil
 	})
 }
 

@@ -127,13 +127,16 @@ func (l *Log) applyToHead(b []byte, h *batch.Header) {
 	l.producers = applyBatch(b, h, l.producers, &l.epochs, &l.aborted)
 }
 
-// AppendAt adds batches whose offsets and epochs were given by the leader. They must
-// continue the log; offset holes are allowed between batches of one call. All
-// or none of them are added, except with ErrBusy or ErrDiskFull, where a prefix may have been: the
-// caller goes on from AppendedEnd.
-func (l *Log) AppendAt(batches []byte, hw int64) error {
+// AppendAt adds batches whose offsets and epochs were given by the leader. start must be the
+// log's end: what lies between it and the first batch, and between batches of one call, is an offset
+// hole that compaction left in the leader's log. All or none of them are added, except with ErrBusy or
+// ErrDiskFull, where a prefix may have been: the caller goes on from AppendedEnd.
+func (l *Log) AppendAt(start int64, batches []byte, hw int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if start != l.end {
+		return fmt.Errorf("%w: got %d, log end is %d", ErrNotContiguous, start, l.end)
+	}
 	if err := l.checkGiven(batches); err != nil {
 		return err
 	}
@@ -161,7 +164,7 @@ func (l *Log) AppendAt(batches []byte, hw int64) error {
 // checkGiven verifies that batches continue the log. Called with mu.
 func (l *Log) checkGiven(batches []byte) error {
 	next, leaderEpoch := l.end, l.newestEpoch()
-	for first := true; len(batches) > 0; first = false {
+	for len(batches) > 0 {
 		h, err := batch.ParseHeader(batches)
 		if err != nil {
 			return err
@@ -170,7 +173,7 @@ func (l *Log) checkGiven(batches []byte) error {
 		if n > len(batches) {
 			return fmt.Errorf("%w: batch of %d bytes in %d", batch.ErrShort, n, len(batches))
 		}
-		if h.BaseOffset < next || (first && h.BaseOffset != next) {
+		if h.BaseOffset < next {
 			return fmt.Errorf("%w: got %d, log end is %d", ErrNotContiguous, h.BaseOffset, next)
 		}
 		if h.LeaderEpoch < leaderEpoch {

@@ -74,7 +74,7 @@ func (g *segment) expired(now int64, cfg *LogConfig) bool {
 }
 
 // retainedFrom is the log start that retention asks for: only whole sealed segments go,
-// and only from the front.
+// only from the front, and only what is flushed here and acknowledged on all in-sync replicas.
 func (l *Log) retainedFrom(now int64, cfg *LogConfig) int64 {
 	l.mu.Lock()
 	total := l.unmoved
@@ -84,10 +84,10 @@ func (l *Log) retainedFrom(now int64, cfg *LogConfig) int64 {
 	defer st.mu.Unlock()
 	total += st.size
 	start := st.start
-	durable := l.durableEnd.Load()
+	settled := min(l.durableEnd.Load(), l.highWater.Load())
 	for _, g := range st.segments {
 		tooMuch := cfg.RetentionBytes >= 0 && total-g.size >= cfg.RetentionBytes
-		if !g.sealed || g.next > durable || !tooMuch && !g.expired(now, cfg) {
+		if !g.sealed || g.next > settled || !tooMuch && !g.expired(now, cfg) {
 			break
 		}
 		total -= g.size

@@ -501,6 +501,9 @@ func (s *sim) step() {
 	case n < 98:
 		s.reset()
 	case n < 99:
+		for _, l := range s.e.Logs() {
+			l.SetHighWatermarkHint(l.AckEnd()) // as the only replica's owner does
+		}
 		s.e.ApplyRetention()
 		s.afterRetention()
 	default:

@@ -1,0 +1,47 @@
+package engine
+
+import (
+	"errors"
+	"testing"
+
+	"millrace/engine/batch"
+)
+
+// TestTruncateForgetsAnEpochWithoutRecords: a leader that began an epoch, wrote nothing in it and lost its
+// leadership must be able to take records of an older epoch, which the next leader has and it has not (KAFKA-14704).
+func TestTruncateForgetsAnEpochWithoutRecords(t *testing.T) {
+	o := testOptions(t)
+	e := mustOpen(t, o)
+	l := mustCreate(t, e, "t", 1)[0]
+	given := func(base int64, records int, epoch int32) []byte {
+		b := batch.NewBuilder(base, epoch)
+		for range records {
+			b.Append(0, nil, []byte("value"), nil)
+		}
+		return b.Build()
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(l.AppendAt(0, given(0, 10, 4), -1))
+	must(l.BeginEpoch(5))
+	if err := l.AppendAt(10, given(10, 3, 4), -1); !errors.Is(err, ErrStaleEpoch) {
+		t.Fatalf("records of an older epoch behind a newer one: %v", err)
+	}
+	must(l.Truncate(10, 6))
+	mustClose(t, e)
+
+	e = mustOpen(t, o)
+	defer mustClose(t, e)
+	l = e.Log(l.TopicID(), 0)
+	if at, end := l.EndOffsetForEpoch(4); at != 4 || end != 10 {
+		t.Fatalf("epoch 4 ends at %d in epoch %d", end, at)
+	}
+	must(l.AppendAt(10, given(10, 3, 4), -1))
+	if end := l.AppendedEnd(); end != 13 {
+		t.Fatalf("the log ends at %d", end)
+	}
+}
