@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"millrace/broker/replica"
 	"millrace/broker/wire"
@@ -18,9 +19,9 @@ import (
 
 // Produce, versions 3-13 (13: topic ids instead of names). Records are walked
 // in the frame, checked once, copied once by the engine, and never decoded
-// unless the topic's settings ask for it. acks=1 and acks=all are answered when
-// the partition's high watermark has passed the batch; acks=0 gets no answer,
-// and an error closes the connection, as in Kafka.
+// unless the topic's settings ask for it. acks=1 is answered when the batch is on this
+// broker's device, acks=all when the partition's high watermark has passed it; acks=0 gets
+// no answer, and an error closes the connection, as in Kafka.
 
 // produceRequest is one Produce request under way. It is pooled; while it is
 // parked for want of room it keeps its frame and its connection is paused.
@@ -32,6 +33,7 @@ type produceRequest struct {
 	version int16
 	corr    int32
 	acks    int16
+	wait    replica.Acks
 	frame   netpoll.Frame
 	refuse  int16 // every partition gets this error; 0: none
 
@@ -72,6 +74,10 @@ func (b *Broker) produce(s *session, f netpoll.Frame, body []byte, version int16
 	p.version, p.corr, p.acks, p.frame = version, corr, h.Acks, f
 	p.topics, p.results = p.topics[:0], p.results[:0]
 	p.again, p.parked, p.failed, p.broken, p.refuse = false, false, false, false, 0
+	p.wait = replica.Acks{All: h.Acks == -1}
+	if h.Acks == -1 && h.TimeoutMillis > 0 {
+		p.wait.Deadline = b.now().UnixNano() + int64(h.TimeoutMillis)*int64(time.Millisecond)
+	}
 	p.pending.Store(1)
 	switch {
 	case h.Acks < -1 || h.Acks > 1:
@@ -188,7 +194,7 @@ func (p *produceRequest) appendPart() bool {
 	}
 	res, acked, err := part.Append(engine.AppendRequest{
 		Batch: b, Header: h, NoKick: part.Log().Shard().Driver() == any(p.conn.Loop()),
-	}, waiter, i)
+	}, p.wait, waiter, i)
 	switch {
 	case errors.Is(err, engine.ErrBusy):
 		if waiter != nil {
@@ -287,8 +293,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // looked into.
 const maxUncompressedBytes = 256 << 20
 
-// Acked implements replica.AckWaiter: on a shard's driver thread.
-func (p *produceRequest) Acked(i int, err error) {
+// Acked implements replica.AckWaiter.
+func (p *produceRequest) Acked(i int, err error, driver bool) {
 	if err != nil {
 		p.mu.Lock()
 		r := &p.results[i]
@@ -298,7 +304,7 @@ func (p *produceRequest) Acked(i int, err error) {
 	if p.pending.Add(-1) != 0 {
 		return
 	}
-	if p.remote.Load() {
+	if !driver || p.remote.Load() {
 		p.conn.Loop().Post(p)
 		return
 	}

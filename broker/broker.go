@@ -235,7 +235,9 @@ func (b *Broker) openMeta(ctx context.Context) error {
 	}
 	b.groups = newGroups(b, groups)
 	settings := func(img *raft.Image, topic string) *replica.Settings { return settingsOf(b.conf, img, topic) }
-	b.partitions = replica.NewSet(b.engine, b.nodeID, settings, b.onLead, b.onDrop)
+	b.partitions = replica.NewSet(replica.Options{
+		Engine: b.engine, NodeID: b.nodeID, Settings: settings, Now: b.now, OnLead: b.onLead, OnResign: b.onResign,
+	})
 	if err := b.partitions.Apply(img); err != nil {
 		return err
 	}
@@ -297,7 +299,7 @@ func (b *Broker) onLead(p *replica.Partition) {
 	}
 }
 
-func (b *Broker) onDrop(p *replica.Partition) {
+func (b *Broker) onResign(p *replica.Partition) {
 	if p.Topic == offsetsTopic {
 		b.groups.resign(p)
 	}

@@ -237,7 +237,7 @@ func (s *groupShard) append(records []group.Record) (appended int, err error) {
 		if err != nil {
 			panic("BUG: built a bad batch: " + err.Error())
 		}
-		res, _, err := s.part.Append(engine.AppendRequest{Batch: raw, Header: h}, nil, 0)
+		res, _, err := s.part.Append(engine.AppendRequest{Batch: raw, Header: h}, replica.Acks{All: true}, nil, 0)
 		if err != nil {
 			return appended, err
 		}
@@ -277,7 +277,7 @@ func (s *groupShard) hold(replies []group.Reply) {
 }
 
 // Acked implements replica.AckWaiter.
-func (s *groupShard) Acked(_ int, err error) {
+func (s *groupShard) Acked(_ int, err error, _ bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {

@@ -56,6 +56,14 @@ func codeOf(err error) int16 {
 		return errFencedLeaderEpoch
 	case errors.Is(err, replica.ErrUnknownEpoch):
 		return errUnknownLeaderEpoch
+	case errors.Is(err, replica.ErrTimedOut):
+		return errRequestTimedOut
+	case errors.Is(err, replica.ErrNotAvailable):
+		return errOffsetNotAvailable
+	case errors.Is(err, replica.ErrNotEnoughAfter):
+		return errNotEnoughAfterAppend
+	case errors.Is(err, replica.ErrStopped):
+		return errKafkaStorage
 	case errors.Is(err, replica.ErrNotEnough):
 		return errNotEnoughReplicas
 	case errors.Is(err, replica.ErrPartitionGone), errors.Is(err, engine.ErrDropped):

@@ -421,6 +421,9 @@ func (l *Log) tryCreate(payload []byte) (*waiter, error) {
 	return w, nil
 }
 
+// WaitRoom blocks until an append to the log that got ErrBusy may be tried again. Not on a loop thread.
+func (l *Log) WaitRoom() error { return l.e.waitRoom(l.s) }
+
 // waitRoom blocks until a shard may have room again.
 func (e *Engine) waitRoom(s *Shard) error {
 	if e.o.manual {

@@ -10,3 +10,10 @@ func (l *Log) EpochAt(offset int64) int32 {
 	}
 	return -1
 }
+
+// LastEpoch is the leader epoch of the newest batch, or the newest one that was begun since; -1 if there is none.
+func (l *Log) LastEpoch() int32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.newestEpoch()
+}

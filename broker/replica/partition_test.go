@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -13,35 +12,11 @@ import (
 	"millrace/engine/batch"
 )
 
-// leadingPartition is a partition over a real log, in epoch 0.
+// leadingPartition is a partition that a broker alone leads, in epoch 0.
 func leadingPartition(t *testing.T) *Partition {
 	t.Helper()
-	e, err := engine.Open(engine.Options{
-		Dir: t.TempDir(), CommitBytesMax: 256 << 10, RingBytes: 4 << 20, WALFileBytes: 2 << 20, WALBytes: 8 << 20, DiskReserveBytes: 1,
-		Warn: t.Logf, OnFailed: func(err error) { t.Errorf("directory failed: %v", err) },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.Start()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if err := e.Close(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	logs, err := e.CreateLogs([]engine.LogSpec{{TopicID: engine.TopicID{1}, Topic: "t"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &Partition{Topic: "t", log: logs[0], epoch: NoEpoch}
-	logs[0].SetObserver(p)
-	if err := beginEpoch(p.log, 0); err != nil {
-		t.Fatal(err)
-	}
-	p.lead(0)
-	return p
+	w := newWorld(t, 1, 1)
+	return w.nodes[1].set.Get("t", 0)
 }
 
 func oneRecord(producer int64, sequence int32) engine.AppendRequest {
@@ -67,7 +42,7 @@ type counter struct {
 	errs int
 }
 
-func (c *counter) Acked(tag int, err error) {
+func (c *counter) Acked(tag int, err error, _ bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.seen[tag]++
@@ -110,10 +85,10 @@ func TestEveryAppendIsAcknowledgedOnceAndNotTooEarly(t *testing.T) {
 				if i > 0 && r.IntN(4) == 0 {
 					sequence-- // the last one again
 				}
-				res, done, err := p.Append(oneRecord(int64(w), sequence), c, tag)
+				res, done, err := p.Append(oneRecord(int64(w), sequence), Acks{All: tag%2 == 0}, c, tag)
 				for errors.Is(err, engine.ErrBusy) {
 					time.Sleep(time.Millisecond)
-					res, done, err = p.Append(oneRecord(int64(w), sequence), c, tag)
+					res, done, err = p.Append(oneRecord(int64(w), sequence), Acks{All: tag%2 == 0}, c, tag)
 				}
 				if err != nil {
 					t.Errorf("append: %v", err)
@@ -149,26 +124,25 @@ func TestEveryAppendIsAcknowledgedOnceAndNotTooEarly(t *testing.T) {
 }
 
 func TestWaitersComeInTheOrderOfTheirOffsets(t *testing.T) {
-	p := &Partition{}
-	var got []int
-	w := ackFunc(func(tag int) { got = append(got, tag) })
+	var l waitList
 	for _, need := range []int64{5, 9, 3, 9, 1} {
-		p.wait(need, w, int(need))
+		l.add(waitEntry{need: need, deadline: need})
 	}
-	for i := 1; i < len(p.acks); i++ {
-		if p.acks[i-1].need > p.acks[i].need {
-			t.Fatalf("waiters out of order: %v", p.acks)
-		}
+	if got := l.take(3, nil); len(got) != 2 || got[0].need != 1 || got[1].need != 3 {
+		t.Fatalf("those that need 3 or less: %v", got)
 	}
-	p.resign(ErrPartitionGone)
-	if len(got) != 5 {
-		t.Errorf("%d of 5 waiters were told", len(got))
+	l.add(waitEntry{need: 2})
+	if got := l.expired(5, nil); len(got) != 1 || got[0].need != 5 {
+		t.Fatalf("those that wait until 5 at most: %v", got)
+	}
+	if got := l.all(nil); len(got) != 3 || got[0].need != 2 || got[2].need != 9 {
+		t.Fatalf("the others: %v", got)
 	}
 }
 
 type ackFunc func(tag int)
 
-func (f ackFunc) Acked(tag int, _ error) { f(tag) }
+func (f ackFunc) Acked(tag int, _ error, _ bool) { f(tag) }
 
 func TestPartitionThatDoesNotLeadRefuses(t *testing.T) {
 	p := leadingPartition(t)
@@ -178,16 +152,23 @@ func TestPartitionThatDoesNotLeadRefuses(t *testing.T) {
 	if err := p.CheckEpoch(NoEpoch); err != nil {
 		t.Errorf("no epoch: %v", err)
 	}
-	p.lead(3)
+	if err := p.begin(3); err != nil {
+		t.Fatal(err)
+	}
 	if err := p.CheckEpoch(2); !errors.Is(err, ErrFencedEpoch) {
 		t.Errorf("an older epoch: %v", err)
 	}
-	p.lead(1) // news from the past
+	if err := p.begin(1); err == nil {
+		t.Error("an epoch from the past began")
+	}
+	if err := p.begin(3); err != nil {
+		t.Fatal(err)
+	}
 	if epoch, leading := p.LeaderEpoch(); epoch != 3 || !leading {
 		t.Errorf("epoch %d, leading %t", epoch, leading)
 	}
-	p.resign(ErrPartitionGone)
-	if _, _, err := p.Append(oneRecord(-1, 0), nil, 0); !errors.Is(err, ErrPartitionGone) {
+	p.resign(ErrPartitionGone, true)
+	if _, _, err := p.Append(oneRecord(-1, 0), Acks{All: true}, nil, 0); !errors.Is(err, ErrPartitionGone) {
 		t.Errorf("append after the end: %v", err)
 	}
 	if _, err := p.WaitFor(1000, ackFunc(func(int) {}), 0); !errors.Is(err, ErrPartitionGone) {
@@ -207,7 +188,7 @@ func TestWatchersAreCalledOnceForProgressOrNotKept(t *testing.T) {
 		t.Fatal("a watch of what has not moved was refused")
 	}
 	p.Unwatch(&taken)
-	if _, _, err := p.Append(oneRecord(-1, 0), nil, 0); err != nil {
+	if _, _, err := p.Append(oneRecord(-1, 0), Acks{All: true}, nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the watcher is called", func() bool { return moved.calls.Load() == 1 })
