@@ -38,6 +38,7 @@ type fetchRequest struct {
 	own     [fetchFreePartitions]sessionPart // of parts that belong to no session
 	parts   []fetchPart
 	spans   []engine.Span
+	rack    string    // of the client (KIP-392)
 	dead    time.Time // when max.wait ends
 
 	state   atomic.Int32 // fetchIdle, fetchWaiting
@@ -96,6 +97,10 @@ func (b *Broker) fetch(s *session, f netpoll.Frame, body []byte, version int16, 
 		r.refuse(code)
 		return
 	}
+	r.rack = ""
+	if rack := s.fetch.Rack(); len(rack) > 0 && b.conf.RackAwareReads() {
+		r.rack = string(rack)
+	}
 	r.h.MaxBytes = min(r.h.MaxBytes, b.fetchMaxBytes)
 	r.dead = b.now().Add(time.Duration(max(h.MaxWaitMillis, 0)) * time.Millisecond)
 	r.try()
@@ -135,7 +140,7 @@ func (r *fetchRequest) read(mayBlock bool) (enough, cold bool) {
 			p.out.ErrorCode = codeOf(err)
 			failed = true
 		}
-		failed = failed || p.out.ErrorCode != 0
+		failed = failed || p.out.ErrorCode != 0 || p.out.PreferredReplica >= 0
 		left -= n
 		total += n
 	}
@@ -144,7 +149,7 @@ func (r *fetchRequest) read(mayBlock bool) (enough, cold bool) {
 
 // readPart reads one partition into p.out and r.spans.
 func (r *fetchRequest) readPart(p *fetchPart, left int, minOne, mayBlock bool) (int, error) {
-	p.out = wire.FetchResult{Partition: p.partition, HighWatermark: -1, LastStableOffset: -1, LogStartOffset: -1, LeaderID: -1}
+	p.out = wire.FetchResult{Partition: p.partition, HighWatermark: -1, LastStableOffset: -1, LogStartOffset: -1, LeaderID: -1, PreferredReplica: -1}
 	p.first, p.last = len(r.spans), len(r.spans)
 	if p.part == nil {
 		if code := p.resolve(r.b, r.version); code != 0 {
@@ -153,7 +158,11 @@ func (r *fetchRequest) readPart(p *fetchPart, left int, minOne, mayBlock bool) (
 		}
 	}
 	part := p.part
-	if err := part.CheckEpoch(p.leaderEpoch); err != nil {
+	leads, err := part.CheckReader(p.leaderEpoch)
+	if err == nil && !leads && r.version < 11 {
+		err = replica.ErrNotLeader // KIP-392 began there
+	}
+	if err != nil {
 		if errors.Is(err, replica.ErrNotLeader) && r.b.partitions.Get(part.Topic, part.Index) != part {
 			p.part = nil // deleted, perhaps created again
 		}
@@ -168,10 +177,19 @@ func (r *fetchRequest) readPart(p *fetchPart, left int, minOne, mayBlock bool) (
 	if r.h.Isolation == 1 {
 		upTo = p.out.LastStableOffset
 	}
-	if p.offset > hw || p.offset < p.out.LogStartOffset {
+	switch end := log.AppendedEnd(); {
+	case p.offset > end && !leads:
+		return 0, replica.ErrNotAvailable // the leader may have it
+	case p.offset > end || p.offset < p.out.LogStartOffset:
 		return 0, engine.ErrOffsetOutOfRange
 	}
+	if leads && r.rack != "" {
+		if p.out.PreferredReplica = r.b.nearest(part, r.rack, p.offset); p.out.PreferredReplica >= 0 {
+			return 0, nil
+		}
+	}
 	if left <= 0 || p.offset >= upTo {
+		// A new leader may not know yet how far the last one had come (KIP-207).
 		return 0, nil
 	}
 	spans, info, err := log.Read(engine.ReadRequest{
@@ -354,10 +372,14 @@ func (r *fetchRequest) answer() {
 	b := wire.AppendResponseHeader(resp.Buffer(), r.corr, flexible)
 	b = wire.AppendFetchStart(b, r.version, 0, r.sid, topics)
 	last = nil
+	var hints leaderHints
 	for i := range r.parts {
 		p := &r.parts[i]
 		if p.skip {
 			continue
+		}
+		if p.out.ErrorCode == errNotLeaderOrFollower || p.out.ErrorCode == errFencedLeaderEpoch {
+			p.out.LeaderID, p.out.LeaderEpoch = hints.of(r.b, p.topic, p.topicID, p.partition)
 		}
 		if last == nil || !last.sameTopic(p.sessionPart) {
 			if last != nil {
@@ -378,7 +400,7 @@ func (r *fetchRequest) answer() {
 	if last != nil {
 		b = wire.AppendNoTags(b, flexible)
 	}
-	resp.Commit(wire.AppendNoTags(b, flexible))
+	resp.Commit(wire.AppendFetchEnd(b, r.version, hints.nodes))
 	clear(r.spans) // their owners are the response's now
 	r.spans = r.spans[:0]
 	r.conn.Reply(r.slot, resp)

@@ -40,7 +40,7 @@ func (b *Broker) listOffset(rc *requestContext, topic string, q *kmsg.ListOffset
 	r.Partition, r.Offset, r.Timestamp, r.LeaderEpoch = q.Partition, -1, -1, -1
 	p := b.partitions.Get(topic, q.Partition)
 	if p == nil {
-		r.ErrorCode = errUnknownTopicOrPartition
+		r.ErrorCode = b.absent(topic, [16]byte{}, false, q.Partition)
 		return r
 	}
 	epoch := replica.NoEpoch
@@ -50,6 +50,14 @@ func (b *Broker) listOffset(rc *requestContext, topic string, q *kmsg.ListOffset
 	if err := p.CheckEpoch(epoch); err != nil {
 		r.ErrorCode = codeOf(err)
 		return r
+	}
+	if q.Timestamp != tsEarliest && q.Timestamp != tsEarliestLocal {
+		if err := p.CheckLatest(); err != nil {
+			if r.ErrorCode = codeOf(err); rc.Version < 5 {
+				r.ErrorCode = errLeaderNotAvailable // OFFSET_NOT_AVAILABLE is not known to older clients
+			}
+			return r
+		}
 	}
 	log := p.Log()
 	end := p.HighWatermark()

@@ -20,7 +20,7 @@ func (b *Broker) offsetForLeaderEpoch(_ context.Context, _ *requestContext, req 
 			r.Partition, r.LeaderEpoch, r.EndOffset = q.Partition, -1, -1
 			p := b.partitions.Get(qt.Topic, q.Partition)
 			if p == nil {
-				r.ErrorCode = errUnknownTopicOrPartition
+				r.ErrorCode = b.absent(qt.Topic, [16]byte{}, false, q.Partition)
 			} else if err := p.CheckEpoch(q.CurrentLeaderEpoch); err != nil {
 				r.ErrorCode = codeOf(err)
 			} else {

@@ -167,11 +167,8 @@ func (p *produceRequest) appendPart() bool {
 		part = t.Partition(r.Partition)
 	}
 	if part == nil {
-		code := errUnknownTopicOrPartition
-		if t == nil && p.version >= 13 {
-			code = errUnknownTopicID
-		}
-		p.reject(r, code, "")
+		at := &p.topics[len(p.topics)-1]
+		p.reject(r, p.b.absent(at.name, at.id, p.version >= 13, r.Partition), "")
 		return true
 	}
 	if t.Internal {
@@ -367,6 +364,7 @@ func (p *produceRequest) encode(b []byte) []byte {
 	flexible := wire.ProduceFlexible(p.version)
 	b = wire.AppendResponseHeader(b, p.corr, flexible)
 	b = wire.AppendCount(b, flexible, len(p.topics))
+	var hints leaderHints
 	for i := range p.topics {
 		t := &p.topics[i]
 		end := len(p.results)
@@ -375,9 +373,12 @@ func (p *produceRequest) encode(b []byte) []byte {
 		}
 		b = wire.AppendProduceTopic(b, p.version, t.name, t.id, end-t.first)
 		for j := t.first; j < end; j++ {
+			if r := &p.results[j]; r.ErrorCode == errNotLeaderOrFollower {
+				r.LeaderID, r.LeaderEpoch = hints.of(p.b, t.name, t.id, r.Partition)
+			}
 			b = wire.AppendProduceResult(b, p.version, &p.results[j])
 		}
 		b = wire.AppendNoTags(b, flexible)
 	}
-	return wire.AppendProduceEnd(b, p.version, 0)
+	return wire.AppendProduceEnd(b, p.version, 0, hints.nodes)
 }

@@ -323,22 +323,20 @@ func (c *fetchSessions) count() int {
 func (p *fetchPart) resolve(b *Broker, version int16) int16 {
 	t := b.partitions.Topic(p.topic)
 	if version >= 13 {
-		if t = b.partitions.TopicByID(p.topicID); t == nil {
-			return errUnknownTopicID
-		}
+		t = b.partitions.TopicByID(p.topicID)
 	}
-	if t == nil {
-		return errUnknownTopicOrPartition
+	if t != nil {
+		p.part = t.Partition(p.partition)
 	}
-	if p.part = t.Partition(p.partition); p.part == nil {
-		return errUnknownTopicOrPartition
+	if p.part == nil {
+		return b.absent(p.topic, p.topicID, version >= 13, p.partition)
 	}
 	return 0
 }
 
 // changed tells whether an incremental answer must name this partition.
 func (p *fetchPart) changed() bool {
-	return p.out.RecordBytes > 0 || p.out.ErrorCode != 0 || p.out.HighWatermark != p.sentHW || p.out.LogStartOffset != p.sentLogStart
+	return p.out.RecordBytes > 0 || p.out.ErrorCode != 0 || p.out.PreferredReplica >= 0 || p.out.HighWatermark != p.sentHW || p.out.LogStartOffset != p.sentLogStart
 }
 
 // sent notes what the client is being told. An error makes the partition come

@@ -140,6 +140,23 @@ func (b *Broker) factor(name string, brokers int) int {
 	return n
 }
 
+// ReplicaLagTime is how long a follower may lack something and stay in sync.
+func (b *Broker) ReplicaLagTime() time.Duration {
+	return time.Duration(b.long("replica.lag.time.max.ms")) * time.Millisecond
+}
+
+// ReplicaLagMessages is how many records a follower may lack; 0: any number.
+func (b *Broker) ReplicaLagMessages() int64 { return b.long("replica.lag.max.messages") }
+
+// The values of replica.selector.class, by the names that Kafka's users know.
+const (
+	leaderSelector = "org.apache.kafka.common.replica.LeaderSelector"
+	rackSelector   = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+)
+
+// RackAwareReads tells whether consumers are sent to followers in their rack (KIP-392).
+func (b *Broker) RackAwareReads() bool { return b.get("replica.selector.class").text == rackSelector }
+
 // OffsetsTopicConfigs are the overrides that __consumer_offsets is created
 // with.
 func (b *Broker) OffsetsTopicConfigs() map[string]string {

@@ -124,6 +124,18 @@ var brokerSettings = []Setting{
 		Doc: "Memory for requests under way, over all connections; above it nothing more is read. -1: see millrace.network.memory.bytes, which this overrides.",
 	},
 	{
+		Name: "replica.lag.max.messages", Type: Long, Default: "0", Valid: atLeast(0), Update: ClusterWide,
+		Doc: "A follower that is more than this many records behind for a second leaves the in-sync replicas. 0: no such bound.",
+	},
+	{
+		Name: "replica.lag.time.max.ms", Type: Long, Default: "30000", Valid: atLeast(100), Update: ClusterWide,
+		Doc: "A follower that has not had everything for this long leaves the in-sync replicas.",
+	},
+	{
+		Name: "replica.selector.class", Type: String, Default: leaderSelector, Valid: oneOf(leaderSelector, rackSelector),
+		Doc: "Whether consumers that name their rack (client.rack) are sent to an in-sync follower in it: " + rackSelector + " does that.",
+	},
+	{
 		Name: "socket.receive.buffer.bytes", Type: Int, Default: "-1", Valid: atLeast(-1),
 		Doc: "SO_RCVBUF of client connections. -1 (the default; Kafka's is 102400): the kernel's own sizing.",
 	},

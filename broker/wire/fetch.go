@@ -42,6 +42,7 @@ type FetchReader struct {
 	parts    int
 	topic    []byte
 	topicID  [16]byte
+	rack     []byte
 	stage    int8 // 0 partitions, 1 forgotten, 2 done
 }
 
@@ -111,7 +112,7 @@ func (f *FetchReader) nextTopic(stage int8) bool {
 			}
 			if f.stage == 2 {
 				if f.version >= 11 {
-					f.r.String(f.flexible) // rack id: no replica to prefer yet
+					f.rack, _ = f.r.String(f.flexible)
 				}
 				f.r.Tags(f.flexible, nil)
 			}
@@ -138,6 +139,10 @@ func (f *FetchReader) endPart() {
 	}
 }
 
+// Rack is the rack of the client (KIP-392), empty if it has none, once NextForgotten has returned false. It aliases the
+// frame.
+func (f *FetchReader) Rack() []byte { return f.rack }
+
 // Err is ErrMalformed when the walk ended because of damage.
 func (f *FetchReader) Err() error { return f.r.Err() }
 
@@ -152,6 +157,7 @@ type FetchResult struct {
 	RecordBytes      int
 	LeaderID         int32 // KIP-951, version 16 and later; with error 6 or 74 only, -1: no hint
 	LeaderEpoch      int32
+	PreferredReplica int32 // where the client should read instead (KIP-392), version 11 and later; -1: here
 }
 
 // AbortedTxn tells a read_committed consumer what to drop.
@@ -202,7 +208,7 @@ func AppendFetchResult(b []byte, version int16, isolation int8, p *FetchResult) 
 		}
 	}
 	if version >= 11 {
-		b = AppendInt32(b, -1) // preferred read replica: this one
+		b = AppendInt32(b, p.PreferredReplica)
 	}
 	// Never null: some clients take null records for a protocol error.
 	return AppendBytesLen(b, flexible, p.RecordBytes)
@@ -215,6 +221,14 @@ func AppendFetchResultEnd(b []byte, version int16, p *FetchResult) []byte {
 		b = AppendInt32(b, p.LeaderID)
 		b = AppendInt32(b, p.LeaderEpoch)
 		return append(b, 0)
+	}
+	return AppendNoTags(b, FetchFlexible(version))
+}
+
+// AppendFetchEnd ends a response; nodes are the leaders that its hints name (version 16 and later).
+func AppendFetchEnd(b []byte, version int16, nodes []NodeEndpoint) []byte {
+	if version >= 16 && len(nodes) > 0 {
+		return appendNodes(b, nodes)
 	}
 	return AppendNoTags(b, FetchFlexible(version))
 }

@@ -146,8 +146,12 @@ func AppendProduceResult(b []byte, version int16, p *ProduceResult) []byte {
 	return AppendNoTags(b, flexible)
 }
 
-// AppendProduceEnd appends what follows the topics of a response.
-func AppendProduceEnd(b []byte, version int16, throttleMillis int32) []byte {
+// AppendProduceEnd appends what follows the topics of a response; nodes are the leaders that its hints name (version 10
+// and later).
+func AppendProduceEnd(b []byte, version int16, throttleMillis int32, nodes []NodeEndpoint) []byte {
 	b = AppendInt32(b, throttleMillis)
+	if version >= 10 && len(nodes) > 0 {
+		return appendNodes(b, nodes)
+	}
 	return AppendNoTags(b, ProduceFlexible(version))
 }

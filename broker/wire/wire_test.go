@@ -165,7 +165,17 @@ func TestFetchWalkAgreesWithKmsg(t *testing.T) {
 		if w.NextForgotten(&p) || w.Err() != nil || w.r.Left() != 0 {
 			t.Fatalf("version %d: not at the end: %v, %d bytes left", version, w.Err(), w.r.Left())
 		}
+		if version >= 11 && string(w.Rack()) != q.Rack {
+			t.Fatalf("version %d: rack %q of %q", version, w.Rack(), q.Rack)
+		}
 	}
+}
+
+func randNodes(r *rand.Rand) (nodes []NodeEndpoint) {
+	for range r.IntN(3) {
+		nodes = append(nodes, NodeEndpoint{ID: r.Int32(), Host: randString(r), Port: r.Int32(), Rack: []string{"", "a"}[r.IntN(2)]})
+	}
+	return nodes
 }
 
 func TestProduceResponseIsReadByKmsg(t *testing.T) {
@@ -183,7 +193,8 @@ func TestProduceResponseIsReadByKmsg(t *testing.T) {
 		b = AppendProduceTopic(b, version, name, id, 1)
 		b = AppendProduceResult(b, version, &p)
 		b = AppendNoTags(b, flexible)
-		b = AppendProduceEnd(b, version, 7)
+		nodes := randNodes(r)
+		b = AppendProduceEnd(b, version, 7, nodes)
 		got := kmsg.NewPtrProduceResponse()
 		got.Version = version
 		if err := got.ReadFrom(b); err != nil {
@@ -191,6 +202,9 @@ func TestProduceResponseIsReadByKmsg(t *testing.T) {
 		}
 		if again := got.AppendTo(nil); !bytes.Equal(again, b) {
 			t.Fatalf("version %d:\n got %x\nkmsg %x", version, b, again)
+		}
+		if want := len(nodes); version >= 10 && (len(got.Brokers) != want || want > 0 && (got.Brokers[0].Host != nodes[0].Host || got.Brokers[0].NodeID != nodes[0].ID)) {
+			t.Fatalf("version %d: nodes %+v of %+v", version, got.Brokers, nodes)
 		}
 		q := got.Topics[0].Partitions[0]
 		if q.BaseOffset != p.BaseOffset || q.ErrorCode != p.ErrorCode || got.ThrottleMillis != 7 || version >= 10 && p.ErrorCode == 6 && q.CurrentLeader.LeaderID != p.LeaderID {
@@ -208,6 +222,7 @@ func TestFetchResponseIsReadByKmsg(t *testing.T) {
 		p := FetchResult{
 			Partition: r.Int32(), ErrorCode: []int16{0, 6, 74, 1}[r.IntN(4)], HighWatermark: r.Int64(), LastStableOffset: r.Int64(),
 			LogStartOffset: r.Int64(), Aborted: []AbortedTxn{{1, 2}}, RecordBytes: len(records), LeaderID: r.Int32(), LeaderEpoch: r.Int32(),
+			PreferredReplica: r.Int32(),
 		}
 		flexible := FetchFlexible(version)
 		b := AppendFetchStart(nil, version, 0, 99, 1)
@@ -216,7 +231,8 @@ func TestFetchResponseIsReadByKmsg(t *testing.T) {
 		b = append(b, records...)
 		b = AppendFetchResultEnd(b, version, &p)
 		b = AppendNoTags(b, flexible)
-		b = AppendNoTags(b, flexible)
+		nodes := randNodes(r)
+		b = AppendFetchEnd(b, version, nodes)
 		got := kmsg.NewPtrFetchResponse()
 		got.Version = version
 		if err := got.ReadFrom(b); err != nil {
@@ -225,7 +241,13 @@ func TestFetchResponseIsReadByKmsg(t *testing.T) {
 		if again := got.AppendTo(nil); !bytes.Equal(again, b) {
 			t.Fatalf("version %d:\n got %x\nkmsg %x", version, b, again)
 		}
+		if want := len(nodes); version >= 16 && (len(got.Brokers) != want || want > 0 && got.Brokers[want-1].Port != nodes[want-1].Port) {
+			t.Fatalf("version %d: nodes %+v of %+v", version, got.Brokers, nodes)
+		}
 		q := got.Topics[0].Partitions[0]
+		if version >= 11 && q.PreferredReadReplica != p.PreferredReplica {
+			t.Fatalf("version %d: preferred replica %d of %d", version, q.PreferredReadReplica, p.PreferredReplica)
+		}
 		if !bytes.Equal(q.RecordBatches, records) || q.HighWatermark != p.HighWatermark || (q.AbortedTransactions == nil) != (isolation == 0) {
 			t.Fatalf("version %d: %+v of %+v", version, q, p)
 		}

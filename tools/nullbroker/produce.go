@@ -82,7 +82,7 @@ func (b *broker) produce(c *netpoll.Conn, h wire.RequestHeader, body []byte) {
 		c.Close(err)
 		return
 	}
-	out.Commit(wire.AppendProduceEnd(buf, h.Version, 0))
+	out.Commit(wire.AppendProduceEnd(buf, h.Version, 0, nil))
 	switch {
 	case head.Acks == 0:
 		out.Drop()
