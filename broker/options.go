@@ -24,6 +24,8 @@ type Options struct {
 	Machine        config.Machine // what the sizes that Config leaves open depend on; default: what the kernel says
 	Logger         *slog.Logger
 	Now            func() time.Time // default time.Now
+	// Cluster makes the broker one of several; nil: it runs alone.
+	Cluster *ClusterOptions
 
 	// engine, when set, changes the engine's options: for tests.
 	engine func(*engine.Options)
@@ -57,5 +59,5 @@ func (o *Options) complete() error {
 		}
 		o.Config = c
 	}
-	return nil
+	return o.Cluster.complete()
 }
