@@ -123,8 +123,12 @@ func adminDeadline(ctx context.Context, timeoutMillis int32) (context.Context, c
 // propose changes the metadata and returns the outcome of each of n items. An
 // error means that the command as a whole came to nothing, or that nobody
 // knows. When it returns, this broker's own image and logs have the change.
+//
+// What was proposed is proposed again when its answer is lost with a leader of the
+// metadata: an item that the first time has done is refused then, and it is for the
+// caller to see that (ownTopic).
 func (b *Broker) propose(ctx context.Context, c raft.Command, n int) ([]raft.ItemResult, error) {
-	res, err := b.meta.Propose(ctx, c)
+	res, err := b.meta.ProposeAgain(ctx, c)
 	if err == nil {
 		err = res.Err()
 	}
@@ -138,17 +142,6 @@ func (b *Broker) propose(ctx context.Context, c raft.Command, n int) ([]raft.Ite
 		return nil, fmt.Errorf("the change is made, but this broker has not caught up with it yet: %w", err)
 	}
 	return res.Items, nil
-}
-
-// liveBrokers are the brokers that may get new replicas, by id.
-func liveBrokers(img *raft.Image) []int32 {
-	var ids []int32
-	for _, n := range img.SortedBrokers() {
-		if !n.Fenced {
-			ids = append(ids, n.ID)
-		}
-	}
-	return ids
 }
 
 // topicNameFault checks a name as Kafka's Topic.validate does; the text is Kafka's.

@@ -18,6 +18,7 @@ func (b *Broker) createPartitions(ctx context.Context, rc *requestContext, req *
 	for i := range req.Topics {
 		seen[req.Topics[i].Topic]++
 	}
+	places := placer{img: img}
 	for i := range req.Topics {
 		q := &req.Topics[i]
 		count := seen[q.Topic]
@@ -27,7 +28,7 @@ func (b *Broker) createPartitions(ctx context.Context, rc *requestContext, req *
 		seen[q.Topic] = 0
 		r := kmsg.NewCreatePartitionsResponseTopic()
 		r.Topic = q.Topic
-		more, err := morePartitions(img, q)
+		more, err := morePartitions(&places, q)
 		if count > 1 {
 			err = faultf(errInvalidRequest, "Duplicate topic name.")
 		}
@@ -49,13 +50,14 @@ func (b *Broker) createPartitions(ctx context.Context, rc *requestContext, req *
 }
 
 // morePartitions checks one topic of a request and works out what to propose.
-func morePartitions(img *raft.Image, q *kmsg.CreatePartitionsRequestTopic) (raft.MorePartitions, error) {
+func morePartitions(places *placer, q *kmsg.CreatePartitionsRequestTopic) (more raft.MorePartitions, err error) {
+	img := places.img
 	t := img.Topic(q.Topic)
 	if t == nil {
 		return raft.MorePartitions{}, faultf(errUnknownTopicOrPartition, "This server does not host this topic-partition.")
 	}
 	have := len(t.Partitions)
-	more := raft.MorePartitions{ID: t.ID, Count: int32(have)}
+	more = raft.MorePartitions{ID: t.ID, Count: int32(have)}
 	add := int(q.Count) - have
 	switch {
 	case add == 0:
@@ -67,14 +69,10 @@ func morePartitions(img *raft.Image, q *kmsg.CreatePartitionsRequestTopic) (raft
 	case q.Assignment != nil && len(q.Assignment) != add:
 		return more, faultf(errInvalidReplicaAssignment, "Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", add, len(q.Assignment))
 	}
-	rf := len(t.Partitions[0].Replicas)
+	rf := len(t.Partitions[0].Replicas) - len(t.Partitions[0].Removing) // what it will be
 	if q.Assignment == nil {
-		brokers := liveBrokers(img)
-		if rf > len(brokers) {
-			return more, faultf(errInvalidReplicationFactor, "Unable to replicate the partition %d time(s): only %d broker(s) are registered.", rf, len(brokers))
-		}
-		more.Assignments = place(brokers, have, add, rf, startOf(q.Topic))
-		return more, nil
+		more.Assignments, err = places.place(q.Topic, have, add, rf)
+		return more, err
 	}
 	for i := range q.Assignment {
 		replicas := q.Assignment[i].Replicas

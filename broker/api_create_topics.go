@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"hash/fnv"
 	"maps"
 	"strings"
 
@@ -27,6 +26,7 @@ func (b *Broker) createTopics(ctx context.Context, rc *requestContext, req *kmsg
 	}
 	var plan topicPlan
 	taken := newCollisions(img)
+	places := placer{img: img}
 	for i := range req.Topics {
 		q := &req.Topics[i]
 		count := seen[q.Topic]
@@ -37,7 +37,7 @@ func (b *Broker) createTopics(ctx context.Context, rc *requestContext, req *kmsg
 		r := kmsg.NewCreateTopicsResponseTopic()
 		r.Topic, r.Configs = q.Topic, []kmsg.CreateTopicsResponseTopicConfig{}
 		r.NumPartitions, r.ReplicationFactor = -1, -1
-		t, err := b.newTopic(img, q)
+		t, err := b.newTopic(&places, q)
 		if count > 1 {
 			err = faultf(errInvalidRequest, "Duplicate topic name.")
 		}
@@ -76,7 +76,8 @@ func (b *Broker) createTopics(ctx context.Context, rc *requestContext, req *kmsg
 }
 
 // newTopic checks one topic of a request and works out what to propose.
-func (b *Broker) newTopic(img *raft.Image, q *kmsg.CreateTopicsRequestTopic) (*raft.NewTopic, error) {
+func (b *Broker) newTopic(places *placer, q *kmsg.CreateTopicsRequestTopic) (*raft.NewTopic, error) {
+	img := places.img
 	if f := topicNameFault(q.Topic); f != nil {
 		return nil, f
 	}
@@ -91,7 +92,7 @@ func (b *Broker) newTopic(img *raft.Image, q *kmsg.CreateTopicsRequestTopic) (*r
 	if len(q.ReplicaAssignment) > 0 {
 		t.Assignments, err = manualAssignment(img, q)
 	} else {
-		t.Assignments, err = b.assignment(img, q)
+		t.Assignments, err = b.assignment(places, q)
 	}
 	if err != nil {
 		return nil, err
@@ -106,14 +107,13 @@ func isInternalTopic(name string) bool {
 }
 
 // assignment places the partitions of a topic whose request leaves that to us.
-func (b *Broker) assignment(img *raft.Image, q *kmsg.CreateTopicsRequestTopic) ([][]int32, error) {
-	brokers := liveBrokers(img)
+func (b *Broker) assignment(places *placer, q *kmsg.CreateTopicsRequestTopic) ([][]int32, error) {
 	partitions, rf := int(q.NumPartitions), int(q.ReplicationFactor)
 	if partitions == -1 {
 		partitions = int(b.conf.NumPartitions())
 	}
 	if rf == -1 {
-		rf = b.conf.DefaultReplicationFactor(len(brokers))
+		rf = b.conf.DefaultReplicationFactor(knownBrokers(places.img))
 	}
 	switch {
 	case rf <= 0:
@@ -122,17 +122,8 @@ func (b *Broker) assignment(img *raft.Image, q *kmsg.CreateTopicsRequestTopic) (
 		return nil, faultf(errInvalidPartitions, "Number of partitions was set to an invalid non-positive value.")
 	case partitions > proposalPartitionsMax:
 		return nil, faultf(errInvalidPartitions, "Number of partitions %d is above the limit of %d for one request.", partitions, proposalPartitionsMax)
-	case rf > len(brokers):
-		return nil, faultf(errInvalidReplicationFactor, "Unable to replicate the partition %d time(s): The target replication factor of %d cannot be reached because only %d broker(s) are registered.", rf, rf, len(brokers))
 	}
-	return place(brokers, 0, partitions, rf, startOf(q.Topic)), nil
-}
-
-// startOf spreads the first leaders of topics over the brokers.
-func startOf(topic string) int {
-	h := fnv.New32a()
-	h.Write([]byte(topic))
-	return int(h.Sum32() >> 1)
+	return places.place(q.Topic, 0, partitions, rf)
 }
 
 // manualAssignment takes the replicas that the request names.

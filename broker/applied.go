@@ -22,6 +22,12 @@ func (a *appliedIndex) set(index uint64) {
 	a.mu.Unlock()
 }
 
+func (a *appliedIndex) get() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.index
+}
+
 func (a *appliedIndex) wait(ctx context.Context, index uint64) error {
 	stop := context.AfterFunc(ctx, func() {
 		a.mu.Lock()

@@ -12,24 +12,38 @@ func (b *Broker) createTopicAuto(ctx context.Context, name string) error {
 	if name == offsetsTopic {
 		return b.createOffsetsTopic(ctx)
 	}
-	return b.createTopicNow(ctx, raft.NewTopic{Name: name}, b.conf.NumPartitions())
-}
-
-// createOffsetsTopic creates __consumer_offsets, when the first group asks.
-func (b *Broker) createOffsetsTopic(ctx context.Context) error {
-	return b.createTopicNow(ctx, raft.NewTopic{
-		Name: offsetsTopic, Internal: true, Configs: b.conf.OffsetsTopicConfigs(),
-	}, b.conf.OffsetsTopicPartitions())
-}
-
-// createTopicNow proposes a topic whose replicas are all here, and waits until
-// its logs exist. That somebody else was first is a success.
-func (b *Broker) createTopicNow(ctx context.Context, t raft.NewTopic, partitions int32) error {
-	t.ID = raft.NewUUID()
-	for range partitions {
-		t.Assignments = append(t.Assignments, []int32{b.nodeID})
+	img := b.meta.Image()
+	rf := b.conf.DefaultReplicationFactor(knownBrokers(img))
+	if b.cluster == nil {
+		rf = 1
 	}
-	res, err := b.meta.Propose(ctx, raft.CreateTopics{Topics: []raft.NewTopic{t}})
+	return b.createTopicNow(ctx, img, raft.NewTopic{Name: name}, b.conf.NumPartitions(), rf)
+}
+
+// createOffsetsTopic creates __consumer_offsets, when the first group asks. Groups with fewer replicas than the file
+// asks for are better than none.
+func (b *Broker) createOffsetsTopic(ctx context.Context) error {
+	img := b.meta.Image()
+	known := knownBrokers(img)
+	rf := b.conf.OffsetsTopicReplicationFactor(known)
+	if rf > known && known > 0 {
+		b.log.Warn("__consumer_offsets gets fewer replicas than offsets.topic.replication.factor: there are fewer brokers", "wanted", rf, "brokers", known)
+		rf = known
+	}
+	return b.createTopicNow(ctx, img, raft.NewTopic{
+		Name: offsetsTopic, Internal: true, Configs: b.conf.OffsetsTopicConfigs(),
+	}, b.conf.OffsetsTopicPartitions(), rf)
+}
+
+// createTopicNow proposes a topic, and waits until this broker's logs of it exist. That somebody else was first is a
+// success.
+func (b *Broker) createTopicNow(ctx context.Context, img *raft.Image, t raft.NewTopic, partitions int32, rf int) (err error) {
+	t.ID = raft.NewUUID()
+	places := placer{img: img}
+	if t.Assignments, err = places.place(t.Name, 0, int(partitions), rf); err != nil {
+		return err
+	}
+	res, err := b.meta.ProposeAgain(ctx, raft.CreateTopics{Topics: []raft.NewTopic{t}})
 	if err == nil {
 		err = res.Err()
 	}

@@ -39,6 +39,7 @@ type Broker struct {
 	loaders    *workers
 	addrs      []net.Addr
 
+	cluster       *clusterNode // nil for a broker alone
 	brokerEpoch   int64
 	producerIDs   producerIDs
 	fetchMaxBytes int32
@@ -52,6 +53,7 @@ type Broker struct {
 	ready     atomic.Bool
 	draining  atomic.Bool // nothing waits any more
 	failed    chan error
+	failure   atomic.Pointer[error] // what failed delivered
 	failOnce  sync.Once
 	cancel    context.CancelFunc
 	tickers   sync.WaitGroup
@@ -168,62 +170,28 @@ func (b *Broker) bind() (string, int32, error) {
 		}
 		b.addrs = append(b.addrs, addr)
 	}
-	host, portText, err := net.SplitHostPort(b.addrs[0].String())
-	if err != nil {
-		return "", 0, err
-	}
-	port, err := strconv.Atoi(portText)
-	if err != nil {
-		return "", 0, err
-	}
-	if b.opts.AdvertisedPort != 0 {
-		port = int(b.opts.AdvertisedPort)
-	}
-	ip := net.ParseIP(host)
-	switch {
-	case b.opts.AdvertisedHost != "":
-		host = b.opts.AdvertisedHost
-	case ip != nil && ip.IsUnspecified():
-		return "", 0, errNoEndpoint
-	case ip != nil && ip.IsLoopback():
-		host = "localhost"
-		if ip.To4() != nil {
-			host = "127.0.0.1"
-		}
-	}
-	return host, int32(port), nil
+	return b.advertisedEndpoint()
 }
 
 // openMeta opens the metadata, forms the cluster on the first start, registers
 // this process (which raises the leader epoch of all its partitions) and
-// follows the image from then on. The listeners answer only after that.
+// follows the image from then on. The listeners answer only after that. A broker
+// among several has been let in by the controller when it returns.
 func (b *Broker) openMeta(ctx context.Context) error {
-	var err error
-	b.meta, err = raft.Open(raft.Options{
-		Dir: filepath.Join(b.opts.DataDir, "raft"), FS: disk.OS(), NodeID: b.nodeID, ReplicaID: standaloneReplica,
-		ExpectFormed: b.engine.ClusterID() != "", Logger: b.log, OnFailed: b.fail,
-	})
-	if err != nil {
-		return fmt.Errorf("metadata: %w", err)
+	open, register := b.openAlone, b.registerAlone
+	if b.opts.Cluster != nil {
+		open, register = b.openCluster, b.registerInCluster
 	}
-	if err := b.form(ctx); err != nil {
+	if err := open(ctx); err != nil {
 		return err
 	}
 	host, port, err := b.bind()
 	if err != nil {
 		return err
 	}
-	res, err := b.meta.Propose(ctx, raft.RegisterBroker{
-		ID: b.nodeID, ReplicaID: standaloneReplica, DirectoryID: b.engine.DirectoryID(), IncarnationID: raft.NewUUID(),
-		Host: host, Port: port, Rack: b.conf.Rack(), MaxLevel: raft.MaxLevel,
-	})
-	if err == nil {
-		err = res.Err()
-	}
-	if err != nil {
+	if b.brokerEpoch, err = register(ctx, host, port); err != nil {
 		return fmt.Errorf("register broker %d: %w", b.nodeID, err)
 	}
-	b.brokerEpoch = res.Value
 	img := b.meta.Image()
 	b.conf.SetDynamic(img)
 	groups := groupConfigOf(b.conf)
@@ -235,9 +203,16 @@ func (b *Broker) openMeta(ctx context.Context) error {
 	}
 	b.groups = newGroups(b, groups)
 	settings := func(img *raft.Image, topic string) *replica.Settings { return settingsOf(b.conf, img, topic) }
-	b.partitions = replica.NewSet(replica.Options{
+	o := replica.Options{
 		Engine: b.engine, NodeID: b.nodeID, Settings: settings, Now: b.now, OnLead: b.onLead, OnResign: b.onResign,
-	})
+	}
+	if b.cluster != nil {
+		o.Lease = b.leaseValid
+		if o.Replicator, err = b.startReplication(); err != nil {
+			return err
+		}
+	}
+	b.partitions = replica.NewSet(o)
 	if err := b.partitions.Apply(img); err != nil {
 		return err
 	}
@@ -246,8 +221,37 @@ func (b *Broker) openMeta(ctx context.Context) error {
 	}
 	b.applied.set(img.Index)
 	b.meta.Updates(b.follow)
+	if b.cluster != nil {
+		if err := b.enterCluster(ctx); err != nil {
+			return err
+		}
+	}
 	b.log.Info("serving", "node_id", b.nodeID, "cluster_id", img.ClusterID, "listeners", fmt.Sprint(b.addrs), "advertised", net.JoinHostPort(host, strconv.Itoa(int(port))))
 	return nil
+}
+
+// openAlone opens the metadata of a broker without others.
+func (b *Broker) openAlone(ctx context.Context) (err error) {
+	b.meta, err = raft.Open(raft.Options{
+		Dir: filepath.Join(b.opts.DataDir, "raft"), FS: disk.OS(), NodeID: b.nodeID, ReplicaID: standaloneReplica,
+		ExpectFormed: b.engine.ClusterID() != "", Logger: b.log, OnFailed: b.fail,
+	})
+	if err != nil {
+		return fmt.Errorf("metadata: %w", err)
+	}
+	return b.form(ctx)
+}
+
+// registerAlone registers a broker without others, which leads everything from then on.
+func (b *Broker) registerAlone(ctx context.Context, host string, port int32) (int64, error) {
+	res, err := b.meta.Propose(ctx, raft.RegisterBroker{
+		ID: b.nodeID, ReplicaID: standaloneReplica, DirectoryID: b.engine.DirectoryID(), IncarnationID: raft.NewUUID(),
+		Host: host, Port: port, Rack: b.conf.Rack(), MaxLevel: raft.MaxLevel,
+	})
+	if err == nil {
+		err = res.Err()
+	}
+	return res.Value, err
 }
 
 // standaloneReplica is the raft replica id of a broker that began alone. It
@@ -316,15 +320,22 @@ func (b *Broker) tick() {
 			return
 		case <-t.C:
 			b.groups.tick()
+			b.checkSession()
 		}
 	}
 }
 
-// fail stops the broker's acknowledgements for good: the first failed write.
+// fail ends the broker's service for good: the first failed write, metadata that
+// cannot go on, another process in its place.
 func (b *Broker) fail(err error) {
 	b.failOnce.Do(func() {
 		b.ready.Store(false)
-		b.log.Error("the data directory failed: nothing more is acknowledged", "error", err)
+		b.failure.Store(&err)
+		what := "this broker has failed and ends"
+		if b.engine != nil && b.engine.Failed() != nil {
+			what = "the data directory failed: nothing more is acknowledged"
+		}
+		b.log.Error(what, "error", err)
 		b.failed <- err
 	})
 }
@@ -342,9 +353,22 @@ func (b *Broker) Addr() net.Addr { return b.addrs[0] }
 // Addrs are the addresses of all listeners.
 func (b *Broker) Addrs() []net.Addr { return b.addrs }
 
-// controllerID names the broker that admin requests may go to: any, and this
-// one is at hand.
-func (b *Broker) controllerID(*raft.Image) int32 { return b.nodeID }
+// controllerID names the controller. Admin requests may go to any broker, so that any
+// one is named while the controller is away.
+func (b *Broker) controllerID(img *raft.Image) int32 {
+	if c := img.Broker(img.Controller.NodeID); c != nil && !c.Fenced {
+		return c.ID
+	}
+	if me := img.Broker(b.nodeID); me != nil && !me.Fenced {
+		return b.nodeID
+	}
+	for _, n := range img.SortedBrokers() {
+		if !n.Fenced {
+			return n.ID
+		}
+	}
+	return raft.NoBroker
+}
 
 // Shutdown drains the connections, ends the background work, flushes and
 // checkpoints. It may be called more than once.
@@ -373,6 +397,7 @@ func (b *Broker) endWaits() {
 func (b *Broker) shutdown(ctx context.Context) error {
 	b.ready.Store(false)
 	var errs []error
+	b.leaveCluster(ctx)
 	if b.net != nil {
 		b.endWaits()
 		errs = append(errs, b.net.Drain(ctx))
@@ -381,12 +406,17 @@ func (b *Broker) shutdown(ctx context.Context) error {
 	b.tickers.Wait()
 	b.workers.Wait()
 	b.loaders.Wait()
+	b.closeCluster()
 	if b.meta != nil {
 		errs = append(errs, b.meta.Close())
 	}
 	// The loops drive the shards until the engine has flushed.
 	if b.engine != nil {
-		errs = append(errs, b.engine.Close(ctx))
+		err := b.engine.Close(ctx)
+		if err == nil {
+			err = b.noteCleanStop()
+		}
+		errs = append(errs, err)
 	}
 	if b.net != nil {
 		errs = append(errs, b.net.Shutdown(ctx))

@@ -1,28 +1,44 @@
 package broker
 
-// place assigns replicas to count new partitions: leaders go round the
-// brokers, beginning at start, and the followers of a partition are the next
-// brokers after its leader, one further apart each time the leaders have been
-// round, so that the partitions of one broker have their followers everywhere.
-// It is Kafka's scheme without racks. brokers must hold at least rf ids.
-func place(brokers []int32, first, count, rf, start int) [][]int32 {
-	n := len(brokers)
-	if rf < 1 || rf > n {
-		panic("BUG: place: more replicas than brokers")
+import (
+	"errors"
+	"hash/fnv"
+
+	"millrace/raft"
+	"millrace/raft/controller"
+)
+
+// placer assigns replicas to the new partitions of one request; the brokers' load is counted when it is first needed.
+type placer struct {
+	img *raft.Image
+	p   *controller.Placer
+}
+
+// place assigns rf replicas to each of count partitions of a topic that has have already. The error is for the client.
+func (p *placer) place(topic string, have, count, rf int) ([][]int32, error) {
+	if p.p == nil {
+		p.p = controller.NewPlacer(p.img)
 	}
-	out := make([][]int32, count)
-	// All assignments share one piece of memory.
-	ids := make([]int32, count*rf)
-	for i := range out {
-		p := first + i
-		replicas := ids[i*rf : (i+1)*rf : (i+1)*rf]
-		leader := (start + p) % n
-		replicas[0] = brokers[leader]
-		for j := 1; j < rf; j++ {
-			shift := 1 + (p/n+j-1)%(n-1)
-			replicas[j] = brokers[(leader+shift)%n]
+	h := fnv.New64a()
+	h.Write([]byte(topic))
+	out, err := p.p.Place(count, rf, h.Sum64()+uint64(have))
+	switch {
+	case errors.Is(err, controller.ErrTooFewBrokers):
+		return nil, faultf(errInvalidReplicationFactor, "Unable to replicate the partition %d time(s): The target replication factor of %d cannot be reached because only %d broker(s) are registered.", rf, rf, knownBrokers(p.img))
+	case errors.Is(err, controller.ErrNobodyLives):
+		return nil, faultf(errInvalidReplicationFactor, "Unable to replicate the partition %d time(s): All brokers are currently fenced.", rf)
+	}
+	return out, err
+}
+
+// knownBrokers counts the brokers that may hold new replicas, sooner or later: those that were announced and never came
+// too, so that what is created on a cluster's first day is replicated once all are there; not those that are drained.
+func knownBrokers(img *raft.Image) int {
+	n := 0
+	for _, b := range img.Brokers {
+		if !b.Draining {
+			n++
 		}
-		out[i] = replicas
 	}
-	return out
+	return n
 }

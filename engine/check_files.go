@@ -19,8 +19,8 @@ func (c *checker) files(shards []int) error {
 	for _, name := range names {
 		_, isShard := parseShardDirName(name)
 		switch {
-		case isShard, name == metaName, name == lockName, name == logsName, name == setAsideName, name == "raft", name == "lost+found":
-		case name == metaName+disk.TempSuffix:
+		case isShard, name == metaName, name == lockName, name == logsName, name == setAsideName, name == "raft", name == "registration", name == "lost+found":
+		case name == metaName+disk.TempSuffix, name == "registration"+disk.TempSuffix:
 			c.note(c.x.path(name), -1, "left by a crash")
 		default:
 			c.note(c.x.path(name), -1, "not a file of a data directory")

@@ -41,6 +41,7 @@ type Engine struct {
 	nextLogID atomic.Uint64
 
 	report RecoveryReport
+	opened time.Time // what Shard.inFlight counts from
 
 	failed   atomic.Pointer[error] // first failed write or flush
 	failedCh chan struct{}
@@ -107,6 +108,7 @@ func Open(o Options) (*Engine, error) {
 		fs:       o.FS,
 		logs:     make(map[logKey]*Log),
 		byID:     make(map[uint64]*Log),
+		opened:   o.Now(),
 		failedCh: make(chan struct{}),
 		quit:     make(chan struct{}),
 		indexes:  newIndexCache(),

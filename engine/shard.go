@@ -73,6 +73,7 @@ type Shard struct {
 	markedLSN  atomic.Uint64 // newest LSN that a later durable commit declares flushed
 	lastCommit atomic.Int64  // when it completed, unix nanoseconds
 	flushSince atomic.Int64  // since when the oldest D1 commit waits, 0: none
+	inFlight   atomic.Int64  // when the group in flight was submitted, nanoseconds since Engine.opened; 0: none
 	flushLimit atomic.Int64  // shortest flush.ms among those waiting, nanoseconds
 
 	tuner  syncTuner
@@ -227,6 +228,7 @@ func (s *Shard) advance() *group {
 		return nil
 	}
 	s.group = nil
+	s.inFlight.Store(0)
 	s.tuner.observe(g, s.e.now().UnixNano())
 	if n := len(g.commits); n > 0 {
 		s.writtenLSN.Store(g.commits[n-1].lsn)
@@ -264,7 +266,9 @@ func (s *Shard) submitNext() {
 	s.group = g
 	s.groupID++
 	g.id = s.groupID
-	g.began = s.e.now().UnixNano()
+	now := s.e.now()
+	g.began = now.UnixNano()
+	s.inFlight.Store(max(1, int64(now.Sub(s.e.opened))))
 	s.e.o.onWindow(winWALWrite)
 	s.queueGroup(g)
 	s.submitQueue()

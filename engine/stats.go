@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync/atomic"
+	"time"
 
 	"millrace/engine/disk"
 )
@@ -36,6 +37,18 @@ type Stats struct {
 	DiskFull bool
 	Failed   bool
 	Shards   []ShardStats
+}
+
+// FlushAge is for how long the oldest write or flush of a WAL that has not completed has been under way; 0 when the
+// devices have nothing to do. A device that hangs shows here before anything else notices.
+func (e *Engine) FlushAge() time.Duration {
+	now, oldest := int64(e.now().Sub(e.opened)), int64(0)
+	for _, s := range e.shards {
+		if since := s.inFlight.Load(); since != 0 {
+			oldest = max(oldest, now-since)
+		}
+	}
+	return time.Duration(oldest)
 }
 
 // Stats returns the counters.

@@ -103,8 +103,10 @@ type Cluster struct {
 	Bootstrap, Join bool
 	// DirectoryID is the data directory's random id, IncarnationID this process's.
 	DirectoryID, IncarnationID UUID
-	TLS                        *transport.TLS
-	Secret                     []byte
+	// Settings are cluster-wide settings (ConfigBroker, for all) that Form gives a new cluster.
+	Settings map[string]string
+	TLS      *transport.TLS
+	Secret   []byte
 
 	// TickMillis is dragonboat's clock, 20; an election starts after ElectionTicks (30) to twice as many.
 	TickMillis, ElectionTicks uint64
@@ -424,7 +426,8 @@ func (n *Node) membersOnDisk() (voters map[uint64]bool, isVoter bool, err error)
 }
 
 // Form gives a bootstrapped cluster its id and first state, once, and returns when it has them. Every first node calls
-// it; one of them forms. A cluster of three or more starts with min.insync.replicas 2.
+// it; one of them forms. A cluster of three or more starts with min.insync.replicas 2, unless Cluster.Settings say
+// something else.
 func (n *Node) Form(ctx context.Context) error {
 	m, err := n.Latest(ctx)
 	if err != nil {
@@ -460,10 +463,16 @@ func (n *Node) Form(ctx context.Context) error {
 	if err := n.cluster.book.setCluster(m.ClusterID); err != nil {
 		return err
 	}
-	if len(m.Replicas) >= 3 && len(n.cluster.members) >= 3 && m.ClusterConfig() == nil && m.TopicCount() == 0 {
-		const key = "min.insync.replicas"
+	first := maps.Clone(n.cluster.c.Settings)
+	if first == nil {
+		first = map[string]string{}
+	}
+	if first[minISRKey] == "" && len(m.Replicas) >= 3 && len(n.cluster.members) >= 3 {
+		first[minISRKey] = "2"
+	}
+	if len(first) > 0 && m.ClusterConfig() == nil && m.TopicCount() == 0 {
 		_, err := n.Propose(ctx, AlterConfigs{Resources: []ConfigChange{{
-			Resource: ConfigResource{Type: ConfigBroker}, Set: map[string]string{key: "2"}, ExpectAbsent: []string{key},
+			Resource: ConfigResource{Type: ConfigBroker}, Set: first, ExpectAbsent: sortedKeys(first),
 		}}})
 		return err
 	}

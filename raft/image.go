@@ -289,13 +289,16 @@ func ConfigChanges(old, now *Image) []ConfigResource {
 	return out
 }
 
+// minISRKey is looked for in a topic's configs, then in those for all brokers, and nowhere else: what single brokers
+// have in their files cannot be agreed on.
+const minISRKey = "min.insync.replicas"
+
 // effectiveMinISR is min.insync.replicas as this image knows it, never above the replication factor
 // (KIP-966), so that a topic with fewer replicas than the setting can make progress.
 func (m *Image) effectiveMinISR(t *Topic, p *Partition) int {
-	const key = "min.insync.replicas"
-	s, ok := m.TopicConfig(t.Name)[key]
+	s, ok := m.TopicConfig(t.Name)[minISRKey]
 	if !ok {
-		s = m.ClusterConfig()[key]
+		s = m.ClusterConfig()[minISRKey]
 	}
 	n, ok := parseInt(s)
 	if !ok || n < 1 {

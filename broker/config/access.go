@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
 // NodeID is node.id, or broker.id if only that is set.
 func (b *Broker) NodeID() int32 {
@@ -37,6 +40,24 @@ func (b *Broker) LogFormat() string { return b.get("millrace.log.format").text }
 
 // ShutdownTimeout is how long an orderly end may take.
 func (b *Broker) ShutdownTimeout() time.Duration { return b.millis("millrace.shutdown.timeout.ms") }
+
+// Static is what file or command line say of a setting.
+func (b *Broker) Static(name string) (text string, given bool) {
+	text, given = b.static[name]
+	return text, given
+}
+
+// Without returns the settings as if file and command line did not have these: a cluster agrees on them.
+func (b *Broker) Without(names ...string) *Broker {
+	static := maps.Clone(b.static)
+	for _, n := range names {
+		delete(static, n)
+	}
+	c := &Broker{static: static}
+	sn := b.current.Load()
+	c.current.Store(c.resolve(sn.perBroker, sn.cluster))
+	return c
+}
 
 // Rack is broker.rack; "" for none.
 func (b *Broker) Rack() string { return b.get("broker.rack").text }

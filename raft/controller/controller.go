@@ -19,7 +19,7 @@ const tick = 100 * time.Millisecond
 // Options of Run.
 type Options struct {
 	Config
-	// Clock reads a clock that goes on while the machine sleeps (CLOCK_BOOTTIME); nil is the process's own, which may not.
+	// Clock reads a clock that goes on while the machine sleeps; nil is CLOCK_BOOTTIME.
 	Clock  func() time.Duration
 	Logger *slog.Logger
 	// Decided, if set, is told of every decision and its outcome, for metrics.
@@ -45,7 +45,7 @@ func Run(n *raft.Node, o Options) *Controller {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Clock == nil {
-		o.Clock = processClock()
+		o.Clock = bootClock
 	}
 	c := &Controller{n: n, o: o, c: NewCore(o.Config), done: make(chan struct{}), poke: make(chan struct{}, 1)}
 	c.round.ask = func(ctx context.Context) (*raft.Image, error) { return n.Latest(ctx) }

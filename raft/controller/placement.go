@@ -109,10 +109,25 @@ func candidates(m *raft.Image, want int) (alive, all []int32) {
 	return alive, append(slices.Clone(alive), all...)
 }
 
-// Place assigns replicas to new partitions: balanced over brokers, spread over racks (broker.rack), with a living
-// broker in front of each. Equal arguments give equal assignments; seed tells topics apart.
+// Place assigns replicas to the partitions of one topic: see Placer.
 func Place(m *raft.Image, partitions, replicationFactor int, seed uint64) ([][]int32, error) {
-	alive, all := candidates(m, replicationFactor)
+	return NewPlacer(m).Place(partitions, replicationFactor, seed)
+}
+
+// Placer assigns replicas to new partitions, of several topics one after another: balanced over brokers, spread over
+// racks (broker.rack), with a living broker in front of each. It belongs to one goroutine.
+type Placer struct {
+	m *raft.Image
+	l *load
+}
+
+// NewPlacer counts what the brokers of an image hold; what it assigns is added.
+func NewPlacer(m *raft.Image) *Placer { return &Placer{m: m, l: loadOf(m)} }
+
+// Place assigns replicas to partitions. Equal arguments after equal calls give equal assignments; seed tells topics
+// apart.
+func (p *Placer) Place(partitions, replicationFactor int, seed uint64) ([][]int32, error) {
+	alive, all := candidates(p.m, replicationFactor)
 	switch {
 	case replicationFactor < 1 || partitions < 0:
 		return nil, fmt.Errorf("%w: %d", ErrTooFewBrokers, replicationFactor)
@@ -121,16 +136,15 @@ func Place(m *raft.Image, partitions, replicationFactor int, seed uint64) ([][]i
 	case len(alive) == 0:
 		return nil, ErrNobodyLives
 	}
-	l := loadOf(m)
 	out := make([][]int32, partitions)
 	for i := range out {
 		tie := seed + uint64(i)*0x9e3779b97f4a7c15
 		replicas := make([]int32, 0, replicationFactor)
-		replicas = append(replicas, l.next(alive, nil, true, tie))
+		replicas = append(replicas, p.l.next(alive, nil, true, tie))
 		for len(replicas) < replicationFactor {
-			replicas = append(replicas, l.next(all, replicas, false, tie))
+			replicas = append(replicas, p.l.next(all, replicas, false, tie))
 		}
-		l.add(replicas)
+		p.l.add(replicas)
 		out[i] = replicas
 	}
 	return out, nil

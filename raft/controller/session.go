@@ -62,7 +62,7 @@ func NewSession(n *raft.Node, o SessionOptions) *Session {
 		o.Lease = 1500 * time.Millisecond
 	}
 	if o.Clock == nil {
-		o.Clock = processClock()
+		o.Clock = bootClock
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
