@@ -13,28 +13,35 @@ import (
 
 // Kafka's error codes that only admin requests need.
 const (
-	errRequestTimedOut          int16 = 7
-	errTopicAuthorization       int16 = 29
-	errTopicAlreadyExists       int16 = 36
-	errInvalidPartitions        int16 = 37
-	errInvalidReplicationFactor int16 = 38
-	errInvalidReplicaAssignment int16 = 39
-	errInvalidConfig            int16 = 40
-	errNotController            int16 = 41
-	errPolicyViolation          int16 = 44
-	errTopicDeletionDisabled    int16 = 73
-	errMismatchedEndpointType   int16 = 114
-	errUnsupportedEndpointType  int16 = 115
-	errConcurrentChange         int16 = errNotController // retriable for every admin client
-	noSuchOffset                int64 = -1
-	clusterMetadataTopic              = "__cluster_metadata"
-	transactionStateTopic             = "__transaction_state"
-	topicAuthorizedOperations   int32 = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
-	clusterAuthorizedOperations int32 = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
-	proposalPartitionsMax             = 10_000 // partitions in one command of the metadata
-	proposalItemsMax                  = 200    // topics or resources in one command
-	adminTimeoutDefault               = 30 * time.Second
-	adminTimeoutMax                   = 5 * time.Minute
+	errRequestTimedOut             int16 = 7
+	errTopicAuthorization          int16 = 29
+	errTopicAlreadyExists          int16 = 36
+	errInvalidPartitions           int16 = 37
+	errInvalidReplicationFactor    int16 = 38
+	errInvalidReplicaAssignment    int16 = 39
+	errInvalidConfig               int16 = 40
+	errNotController               int16 = 41
+	errPolicyViolation             int16 = 44
+	errTopicDeletionDisabled       int16 = 73
+	errPreferredLeaderNotAvailable int16 = 80
+	errEligibleLeadersNotAvailable int16 = 83
+	errElectionNotNeeded           int16 = 84
+	errNoReassignmentInProgress    int16 = 85
+	errInvalidUpdateVersion        int16 = 95
+	errFeatureUpdateFailed         int16 = 96
+	errBrokerIDNotRegistered       int16 = 102
+	errMismatchedEndpointType      int16 = 114
+	errUnsupportedEndpointType     int16 = 115
+	errConcurrentChange            int16 = errNotController // retriable for every admin client
+	noSuchOffset                   int64 = -1
+	clusterMetadataTopic                 = "__cluster_metadata"
+	transactionStateTopic                = "__transaction_state"
+	topicAuthorizedOperations      int32 = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
+	clusterAuthorizedOperations    int32 = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
+	proposalPartitionsMax                = 10_000 // partitions in one command of the metadata
+	proposalItemsMax                     = 200    // topics or resources in one command
+	adminTimeoutDefault                  = 30 * time.Second
+	adminTimeoutMax                      = 5 * time.Minute
 )
 
 // fault is an error of an admin request: what the client is told.
@@ -104,6 +111,16 @@ func metadataCode(c raft.Code) int16 {
 		return errConcurrentChange
 	case raft.UnsupportedLevel:
 		return errUnsupportedVersion
+	case raft.UnknownBroker:
+		return errBrokerIDNotRegistered
+	case raft.LevelNotSupported:
+		return errFeatureUpdateFailed
+	case raft.NoReassignment:
+		return errNoReassignmentInProgress
+	case raft.EligibleLeaderMissing:
+		return errEligibleLeadersNotAvailable
+	case raft.ElectionNotNeeded:
+		return errElectionNotNeeded
 	case raft.NotFormed, raft.Halted:
 		return errNotController
 	default:
@@ -126,7 +143,7 @@ func adminDeadline(ctx context.Context, timeoutMillis int32) (context.Context, c
 //
 // What was proposed is proposed again when its answer is lost with a leader of the
 // metadata: an item that the first time has done is refused then, and it is for the
-// caller to see that (ownTopic).
+// caller to see that in the image.
 func (b *Broker) propose(ctx context.Context, c raft.Command, n int) ([]raft.ItemResult, error) {
 	res, err := b.meta.ProposeAgain(ctx, c)
 	if err == nil {

@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"millrace/raft"
 
@@ -39,6 +41,9 @@ func (b *Broker) createPartitions(ctx context.Context, rc *requestContext, req *
 			if items, err = b.propose(ctx, raft.CreatePartitions{Topics: []raft.MorePartitions{more}}, 1); err == nil {
 				err = items[0].Err()
 			}
+			if errors.Is(err, raft.InvalidPartitions) && added(b.meta.Image().TopicByID(more.ID), &more) {
+				err = nil // the first proposal's answer was lost
+			}
 			if err == nil {
 				b.log.Info("partitions added", "topic", q.Topic, "partitions", q.Count, "client", rc.ClientID, "host", rc.ClientHost)
 			}
@@ -47,6 +52,19 @@ func (b *Broker) createPartitions(ctx context.Context, rc *requestContext, req *
 		resp.Topics = append(resp.Topics, r)
 	}
 	return resp
+}
+
+// added tells whether a topic has exactly the partitions that were to be added.
+func added(t *raft.Topic, more *raft.MorePartitions) bool {
+	if t == nil || len(t.Partitions) != int(more.Count)+len(more.Assignments) {
+		return false
+	}
+	for i, replicas := range more.Assignments {
+		if !slices.Equal(t.Partitions[int(more.Count)+i].Replicas, replicas) {
+			return false
+		}
+	}
+	return true
 }
 
 // morePartitions checks one topic of a request and works out what to propose.

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"strings"
 
@@ -275,6 +276,9 @@ func (p *topicPlan) run(ctx context.Context, b *Broker, done func(at int, t *raf
 			e := err
 			if e == nil {
 				e = items[i].Err()
+			}
+			if errors.Is(e, raft.TopicExists) && b.meta.Image().TopicByID(p.topics[i].ID) != nil {
+				e = nil // the first proposal's answer was lost; ids are random
 			}
 			if e == nil {
 				p.created++

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 
 	"millrace/raft"
 
@@ -69,6 +70,9 @@ func (b *Broker) deleteTopics(ctx context.Context, rc *requestContext, req *kmsg
 			e := err
 			if e == nil {
 				e = items[i].Err()
+			}
+			if errors.Is(e, raft.UnknownTopic) && b.meta.Image().Deleted(ids[i]) != nil {
+				e = nil // the first proposal's answer was lost, or somebody else was faster
 			}
 			r := &resp.Topics[at[i]]
 			if r.ErrorCode, r.ErrorMessage = answer(e); e == nil {

@@ -100,6 +100,9 @@ func describedPartition(img *raft.Image, index int32, p *raft.Partition) kmsg.De
 	r.Replicas, r.ISR = p.Replicas, p.ISR
 	r.EligibleLeaderReplicas = append([]int32{}, p.ELR...)
 	r.LastKnownELR = []int32{}
+	if p.Leader == raft.NoLeader && len(p.ISR)+len(p.ELR) == 0 && p.LastLeader != raft.NoLeader {
+		r.LastKnownELR = append(r.LastKnownELR, p.LastLeader)
+	}
 	for _, id := range p.Replicas {
 		if n := img.Broker(id); n == nil || n.Fenced {
 			r.OfflineReplicas = append(r.OfflineReplicas, id)

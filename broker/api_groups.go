@@ -64,7 +64,7 @@ func (b *Broker) leaveGroup(rc *requestContext, c *call, req *kmsg.LeaveGroupReq
 	})
 }
 
-// offsetCommit refuses topics that do not exist here; the others go to the
+// offsetCommit refuses topics that do not exist; the others go to the
 // state machine, and the answers are put together again.
 func (b *Broker) offsetCommit(rc *requestContext, c *call, req *kmsg.OffsetCommitRequest) {
 	refusal := kmsg.NewPtrOffsetCommitResponse()
@@ -76,7 +76,7 @@ func (b *Broker) offsetCommit(rc *requestContext, c *call, req *kmsg.OffsetCommi
 		bad.Topic, bad.TopicID = t.Topic, t.TopicID
 		parts := t.Partitions[:0]
 		for _, p := range t.Partitions {
-			if topic == nil || topic.Partition(p.Partition) == nil {
+			if topic == nil || p.Partition < 0 || int(p.Partition) >= len(topic.Partitions()) {
 				bp := kmsg.NewOffsetCommitResponseTopicPartition()
 				bp.Partition, bp.ErrorCode = p.Partition, code
 				bad.Partitions = append(bad.Partitions, bp)

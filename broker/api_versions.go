@@ -8,8 +8,8 @@ import (
 )
 
 // ApiVersions, versions 0-4. Version 3 carries the client's software name and
-// version (KIP-511); no features are finalised yet, so transactions stay at the
-// client's own fallback.
+// version (KIP-511), and the features: of Kafka's none is finalised, so transactions
+// stay at the client's own fallback.
 
 // advertised returns the ranges of the dispatch table.
 func advertised() []kmsg.ApiVersionsResponseApiKey {
@@ -34,6 +34,7 @@ func (b *Broker) apiVersions(_ *requestContext, c *call, req *kmsg.ApiVersionsRe
 		resp.ErrorCode = errInvalidRequest
 	} else {
 		resp.ApiKeys = advertised()
+		setFeatures(resp, b.meta.Image())
 		s := c.conn.Data.(*session)
 		s.clientName, s.clientVersion = req.ClientSoftwareName, req.ClientSoftwareVersion
 	}

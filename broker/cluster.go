@@ -71,6 +71,7 @@ func (b *Broker) openCluster(ctx context.Context) error {
 	if err := b.openNode(ctx, l); err != nil {
 		return err
 	}
+	b.serveLogEnds()
 	c.controller = controller.Run(b.meta, controller.Options{Config: o.controller, Logger: b.log})
 	done := b.waitingFor("a quorum of the cluster's voters")
 	_, err = b.meta.AwaitReady(ctx)

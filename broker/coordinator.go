@@ -50,8 +50,12 @@ type groupShard struct {
 // heldReplies are replies that wait for the high watermark.
 type heldReplies struct {
 	need    int64
+	until   time.Time // the in-sync replicas have not taken the records by then: whoever waits is told to come again
 	replies []group.Reply
 }
+
+// groupAckPatience is how long a reply waits for the in-sync replicas (Kafka: offsets.commit.timeout.ms).
+const groupAckPatience = 5 * time.Second
 
 func newGroups(b *Broker, cfg group.Config) *groups {
 	return &groups{b: b, cfg: cfg, shards: map[int32]*groupShard{}}
@@ -93,7 +97,7 @@ func (s *groupShard) stop() {
 	s.waiting = nil
 	s.mu.Unlock()
 	for _, h := range held {
-		refuseReplies(h.replies)
+		refuseReplies(h.replies, errNotCoordinator)
 	}
 	s.retire()
 }
@@ -108,7 +112,7 @@ func (s *groupShard) retire() {
 	}
 	s.stopped = true
 	s.mu.Unlock()
-	refuseReplies(waiting)
+	refuseReplies(waiting, errNotCoordinator)
 }
 
 // retire ends all coordinators: the broker is about to end, and nobody may wait longer than that.
@@ -251,8 +255,8 @@ func (s *groupShard) append(records []group.Record) (appended int, err error) {
 // again. Whoever waits is told to come again.
 func (s *groupShard) reload(replies []group.Reply) {
 	s.g.b.log.Warn("a group coordinator reads its log again: records could not be appended", "partition", s.part.Index)
-	refuseReplies(replies)
-	refuseReplies(s.state.Unload(s.g.b.now()).Replies)
+	refuseReplies(replies, errNotCoordinator)
+	refuseReplies(s.state.Unload(s.g.b.now()).Replies, errNotCoordinator)
 	s.state, s.loaded = group.NewShard(s.g.cfg), false
 	s.g.b.loaders.Go(func(context.Context) { s.load() })
 }
@@ -265,11 +269,11 @@ func (s *groupShard) hold(replies []group.Reply) {
 	acked, err := s.part.WaitFor(s.end, s, 0)
 	switch {
 	case err != nil:
-		refuseReplies(replies)
+		refuseReplies(replies, group.AppendErrorCode(codeOf(err)))
 	case acked && len(s.waiting) == 0:
 		sendReplies(replies)
 	default:
-		s.waiting = append(s.waiting, heldReplies{s.end, replies})
+		s.waiting = append(s.waiting, heldReplies{s.end, s.g.b.now().Add(groupAckPatience), replies})
 		if acked {
 			s.release()
 		}
@@ -282,7 +286,7 @@ func (s *groupShard) Acked(_ int, err error, _ bool) {
 	defer s.mu.Unlock()
 	if err != nil {
 		for _, h := range s.waiting {
-			refuseReplies(h.replies)
+			refuseReplies(h.replies, group.AppendErrorCode(codeOf(err)))
 		}
 		s.waiting = nil
 		return
@@ -308,10 +312,10 @@ func sendReplies(replies []group.Reply) {
 }
 
 // refuseReplies answers with an error instead: the change did not become
-// durable.
-func refuseReplies(replies []group.Reply) {
+// durable, or not yet.
+func refuseReplies(replies []group.Reply, code int16) {
 	for _, r := range replies {
-		group.Fail(r.Response, errNotCoordinator)
+		group.Fail(r.Response, code)
 	}
 	sendReplies(replies)
 }
@@ -327,9 +331,22 @@ func (g *groups) all() []*groupShard {
 	return all
 }
 
+// expire answers those who have waited for the in-sync replicas for too long.
+func (s *groupShard) expire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, n := s.g.b.now(), 0
+	for n < len(s.waiting) && now.After(s.waiting[n].until) {
+		refuseReplies(s.waiting[n].replies, group.AppendErrorCode(errRequestTimedOut))
+		n++
+	}
+	s.waiting = append(s.waiting[:0], s.waiting[n:]...)
+}
+
 // tick runs the timers of all state machines; it returns when to come again.
 func (g *groups) tick() {
 	for _, s := range g.all() {
+		s.expire()
 		s.run(func(now time.Time, st *group.Shard) group.Effects {
 			if at, ok := st.NextDeadline(); !ok || now.Before(at) {
 				return group.Effects{}

@@ -38,7 +38,7 @@ type Client struct{ ID, Host string }
 // ends at once); they are to be handled like any others.
 func (s *Shard) Reject(now time.Time, e Effects, code int16) Effects {
 	s.begin(now)
-	code = appendErrorCode(code)
+	code = AppendErrorCode(code)
 	s.rejectCode = code
 	for i := range e.Replies {
 		Fail(e.Replies[i].Response, code)

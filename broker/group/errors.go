@@ -15,6 +15,7 @@ const (
 	errNotCoordinator            int16 = 16
 	errRecordListTooLarge        int16 = 18
 	errNotEnoughReplicas         int16 = 19
+	errNotEnoughAfterAppend      int16 = 20
 	errIllegalGeneration         int16 = 22
 	errInconsistentGroupProtocol int16 = 23
 	errInvalidGroupID            int16 = 24
@@ -40,11 +41,11 @@ var (
 	ErrCorruptRecord = errors.New("group: corrupt record")
 )
 
-// appendErrorCode turns the error of a failed append into what a group client is
+// AppendErrorCode turns the code of a failed or unacknowledged append into what a group client is
 // told, as Kafka does: it must look for the coordinator again, or retry.
-func appendErrorCode(code int16) int16 {
+func AppendErrorCode(code int16) int16 {
 	switch code {
-	case errUnknownTopicOrPartition, errNotEnoughReplicas, errRequestTimedOut:
+	case errUnknownTopicOrPartition, errNotEnoughReplicas, errNotEnoughAfterAppend, errRequestTimedOut:
 		return errCoordinatorNotAvailable
 	case errNotLeaderOrFollower, errKafkaStorageError:
 		return errNotCoordinator
