@@ -207,7 +207,7 @@ func (b *Broker) openMeta(ctx context.Context) error {
 		Engine: b.engine, NodeID: b.nodeID, Settings: settings, Now: b.now, OnLead: b.onLead, OnResign: b.onResign,
 	}
 	if b.cluster != nil {
-		o.Lease = b.leaseValid
+		o.Lease, o.Lag, o.Stopped = b.leaseValid, b.lag, b.partitionStopped
 		if o.Replicator, err = b.startReplication(); err != nil {
 			return err
 		}
@@ -222,6 +222,8 @@ func (b *Broker) openMeta(ctx context.Context) error {
 	b.applied.set(img.Index)
 	b.meta.Updates(b.follow)
 	if b.cluster != nil {
+		b.tickers.Go(func() { b.keepISR(b.workers.ctx) })
+		b.tickers.Go(func() { b.keepHouse(b.workers.ctx) })
 		if err := b.enterCluster(ctx); err != nil {
 			return err
 		}
@@ -309,18 +311,21 @@ func (b *Broker) onResign(p *replica.Partition) {
 	}
 }
 
-// tick runs the coordinator's timers.
+// tick runs the coordinator's timers, and ends the waits of producers.
 func (b *Broker) tick() {
 	defer b.tickers.Done()
 	t := time.NewTicker(50 * time.Millisecond) //nolint:forbidigo // the timers' own clock
 	defer t.Stop()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-b.workers.ctx.Done():
 			return
 		case <-t.C:
 			b.groups.tick()
 			b.checkSession()
+			if n%4 == 0 && b.cluster != nil {
+				b.partitions.Expire(b.now().UnixNano())
+			}
 		}
 	}
 }
