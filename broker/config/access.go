@@ -32,6 +32,26 @@ func (b *Broker) AdminAddress() string {
 // IO is millrace.io.
 func (b *Broker) IO() string { return b.get("millrace.io").text }
 
+// ClusterAddress is where a node of a cluster listens for the others.
+func (b *Broker) ClusterAddress() string { return b.get("millrace.cluster.address").text }
+
+// ClusterAdvertisedAddress is where the others reach it; "" if nobody said.
+func (b *Broker) ClusterAdvertisedAddress() string {
+	return b.get("millrace.cluster.advertised.address").text
+}
+
+// ClusterPeers are the other nodes, as ID@HOST:PORT with commas between.
+func (b *Broker) ClusterPeers() string { return b.get("millrace.cluster.peers").text }
+
+// ClusterSecretFile is the file with the nodes' secret; "" for none.
+func (b *Broker) ClusterSecretFile() string { return b.get("millrace.cluster.secret.file").text }
+
+// ClusterTLSFiles are the PEM files of mutual TLS on the cluster port; all are
+// empty without it.
+func (b *Broker) ClusterTLSFiles() (certificate, key, ca string) {
+	return b.get("millrace.cluster.tls.certificate.file").text, b.get("millrace.cluster.tls.key.file").text, b.get("millrace.cluster.tls.ca.file").text
+}
+
 // LogLevel and LogFormat are for the process's own log lines.
 func (b *Broker) LogLevel() string { return b.get("millrace.log.level").text }
 

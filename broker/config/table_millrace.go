@@ -4,7 +4,35 @@ package config
 var millraceSettings = []Setting{
 	{
 		Name: "millrace.admin.address", Type: String, Default: "127.0.0.1:9644",
-		Doc: "Address of the admin HTTP server (/metrics, /healthz, /readyz, /debug/pprof). \"off\": none. It has no authentication.",
+		Doc: "Address of the admin HTTP server (/metrics, /healthz, /readyz, /cluster, /debug/pprof). \"off\": none. It has no authentication.",
+	},
+	{
+		Name: "millrace.cluster.address", Type: String, Default: "127.0.0.1:9192",
+		Doc: "Address of the cluster port, host:port: metadata, heartbeats and replication between the nodes. Only raft-cluster opens it.",
+	},
+	{
+		Name: "millrace.cluster.advertised.address", Type: String, Unset: true,
+		Doc: "Where the other nodes reach the cluster port, host:port. Default: millrace.cluster.address; where that is every address, its port at the host that clients are told, or at the host name.",
+	},
+	{
+		Name: "millrace.cluster.peers", Type: String, Unset: true,
+		Doc: "The other nodes as ID@HOST:PORT, separated by commas: all first ones for --bootstrap, some members for --join, later only hints.",
+	},
+	{
+		Name: "millrace.cluster.secret.file", Type: String, Unset: true,
+		Doc: "File with the secret that the nodes prove to each other on the cluster port. It must not be readable by everyone.",
+	},
+	{
+		Name: "millrace.cluster.tls.ca.file", Type: String, Unset: true,
+		Doc: "PEM file of the CA that signs the nodes' certificates, and nothing else's: who holds one of them is a node.",
+	},
+	{
+		Name: "millrace.cluster.tls.certificate.file", Type: String, Unset: true,
+		Doc: "PEM file of this node's certificate on the cluster port. Certificate, key and CA belong together: mutual TLS.",
+	},
+	{
+		Name: "millrace.cluster.tls.key.file", Type: String, Unset: true,
+		Doc: "PEM file of the certificate's key.",
 	},
 	{
 		Name: "millrace.commit.max.bytes", Type: Int, Default: "4194304", Valid: blocks(16<<10, 16<<20),
