@@ -10,16 +10,17 @@ import (
 	"millrace/tools/millrace/doctor"
 )
 
-func newDoctorCommand(o *serverOptions, flags *pflag.FlagSet) *cobra.Command {
+func newDoctorCommand(o *serverOptions, c *clusterOptions, serverFlags, clusterFlags *pflag.FlagSet) *cobra.Command {
 	var asJSON bool
 	measure := seconds(time.Second)
 	cmd := &cobra.Command{
 		Use: "doctor", GroupID: groupMachine, Short: "Say what this machine gives a broker, and what to change", Args: noArgs,
 		Long: `Say in plain words what this machine gives a broker, and what to change: kernel, io_uring, processor, memory,
 limits, file system, device, the cost of a flush, addresses. It takes the server's flags, so that it looks at the
-directory and addresses that the server would use. It exits with 1 if something is bad.`,
+directory and addresses that the server would use; with the flags of raft-cluster also at the cluster port and whether
+the peers answer. It exits with 1 if something is bad.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := o.plan()
+			p, err := c.planIfSaid(o)
 			if err != nil {
 				return err
 			}
@@ -27,8 +28,15 @@ directory and addresses that the server would use. It exits with 1 if something 
 			if a := p.config.AdminAddress(); a != "" {
 				addresses = append(addresses, a)
 			}
+			var peers []string
+			if p.cluster != nil {
+				addresses = append(addresses, p.cluster.RaftAddr)
+				for _, peer := range p.cluster.Peers {
+					peers = append(peers, peer.Addr)
+				}
+			}
 			findings := doctor.Examine(cmd.Context(), doctor.Options{
-				DataDir: p.config.DataDir(), Addresses: addresses,
+				DataDir: p.config.DataDir(), Addresses: addresses, Peers: peers,
 				Budgets: p.sizes.RingBytes*int64(p.sizes.Shards) + p.sizes.NetworkMemoryBytes, Measure: time.Duration(measure),
 			})
 			if asJSON {
@@ -47,6 +55,7 @@ directory and addresses that the server would use. It exits with 1 if something 
 	cmd.Flags().SortFlags = false
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().Var(&measure, "measure", "how long each measurement takes (0: none)")
-	cmd.Flags().AddFlagSet(flags)
+	cmd.Flags().AddFlagSet(serverFlags)
+	cmd.Flags().AddFlagSet(clusterFlags)
 	return cmd
 }

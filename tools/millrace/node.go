@@ -17,6 +17,7 @@ func startNode(ctx context.Context, p *plan, log *slog.Logger) (node, error) {
 		AdvertisedPort: p.advertisedPort,
 		Config:         p.config,
 		Machine:        p.machine,
+		Cluster:        p.cluster,
 		Logger:         log,
 	})
 	if err != nil {

@@ -1,15 +1,13 @@
 package main
 
 import (
-	"os"
-
 	"github.com/spf13/cobra"
 )
 
 // newRootCommand builds the tree of commands. The server's flags belong to the root and to standalone
 // alike (they are the same variables), so they may stand before or after the subcommand.
 func newRootCommand() *cobra.Command {
-	o := newServerOptions()
+	o, c := newServerOptions(), newClusterOptions()
 	root := &cobra.Command{
 		Use:   "millrace",
 		Short: "A durable broker for Linux that speaks Kafka's protocol",
@@ -22,24 +20,26 @@ Without a subcommand it starts a standalone broker: data in ./data, Kafka client
 		SilenceErrors:    true,
 		SilenceUsage:     true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runStandalone(cmd.Context(), o, unknownVariables(cmd.Root(), os.Environ()))
+			return runStandalone(cmd, o)
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	serverFlags := o.flagSet()
+	serverFlags, clusterFlags := o.flagSet(), c.flagSet()
 	root.Flags().SortFlags = false
 	root.Flags().AddFlagSet(serverFlags)
 
 	root.AddGroup(
 		&cobra.Group{ID: groupServer, Title: "Server:"},
 		&cobra.Group{ID: groupClient, Title: "Clients (any Kafka-compatible broker):"},
+		&cobra.Group{ID: groupCluster, Title: "Cluster (over a node's admin address):"},
 		&cobra.Group{ID: groupMachine, Title: "This machine and its data:"},
 	)
 	root.AddCommand(
-		newStandaloneCommand(o, serverFlags),
+		newStandaloneCommand(o, serverFlags), newRaftClusterCommand(o, c, serverFlags, clusterFlags),
 		newBenchCommand(), newTopicCommand(), newGroupCommand(), newConfigCommand(), newProduceCommand(), newConsumeCommand(),
-		newDoctorCommand(o, serverFlags), newLogCommand(),
+		newClusterCommand(),
+		newDoctorCommand(o, c, serverFlags, clusterFlags), newLogCommand(),
 		newVersionCommand(),
 	)
 	// The environment fills what the command line left open, for whichever command runs.
@@ -52,6 +52,7 @@ Without a subcommand it starts a standalone broker: data in ./data, Kafka client
 const (
 	groupServer  = "server"
 	groupClient  = "client"
+	groupCluster = "cluster"
 	groupMachine = "machine"
 )
 

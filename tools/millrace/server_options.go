@@ -5,15 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"millrace/broker"
 	"millrace/broker/config"
 	"millrace/tools/millrace/machine"
 )
@@ -62,7 +65,7 @@ func (o *serverOptions) flagSet() *pflag.FlagSet {
 	fs.StringVar(&o.bindAddr, "bind-addr", defaultBindAddr, "address to listen on for Kafka clients; several separated by commas; there is no authentication yet")
 	fs.StringVar(&o.advertisedAddr, "advertised-addr", "", "host name or address that clients are told to connect to (default: the bind address, or the host name if that is a wildcard)")
 	fs.IntVar(&o.advertisedPort, "advertised-port", 0, "port that clients are told to connect to (default: the Kafka port)")
-	fs.StringVar(&o.adminAddr, "admin-addr", defaultAdminAddr, "address of /metrics, /healthz, /readyz and /debug/pprof; \"off\" for none")
+	fs.StringVar(&o.adminAddr, "admin-addr", defaultAdminAddr, "address of /metrics, /healthz, /readyz, /cluster and /debug/pprof; \"off\" for none")
 	fs.Int32Var(&o.nodeID, "node-id", defaultNodeID, "number of this node; fixed once the data directory exists")
 	fs.StringVar(&o.configFile, "config", "", "configuration `file` with Kafka's names (key=value lines)")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -84,6 +87,7 @@ func (o *serverOptions) said(flag string) bool {
 
 // plan is everything that a broker is started with, worked out from flags, variables, file and machine.
 type plan struct {
+	cluster        *broker.ClusterOptions // nil: standalone
 	config         *config.Broker
 	warnings       []string
 	machine        config.Machine // what this process may use of it
@@ -95,8 +99,21 @@ type plan struct {
 	open           bool // some address is reachable from other machines
 }
 
-// plan reads the configuration file, lays the flags over it and fills what nobody said by the machine's size.
+// plan is the plan of a standalone broker.
 func (o *serverOptions) plan() (*plan, error) {
+	return o.planOver(func(p *plan, values map[string]string) error {
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			if strings.HasPrefix(name, "millrace.cluster.") {
+				p.warnings = append(p.warnings, name+" changes nothing in standalone: raft-cluster uses it")
+			}
+		}
+		return nil
+	})
+}
+
+// planOver reads the configuration file, lays the flags over it and fills what nobody said by the machine's size.
+// complete sees the values, with the flags over them, before they are checked.
+func (o *serverOptions) planOver(complete func(p *plan, values map[string]string) error) (*plan, error) {
 	p := &plan{}
 	values := map[string]string{}
 	if o.configFile != "" {
@@ -111,6 +128,9 @@ func (o *serverOptions) plan() (*plan, error) {
 		values, p.warnings = file.Values, file.Warnings
 	}
 	if err := o.overlay(values); err != nil {
+		return nil, err
+	}
+	if err := complete(p, values); err != nil {
 		return nil, err
 	}
 	c, err := config.New(values)
@@ -262,10 +282,9 @@ func (p *plan) address(c *config.Broker) error {
 	wildcard := false
 	for i, l := range listeners {
 		p.listen = append(p.listen, l.Address())
-		ip := net.ParseIP(l.Host)
-		p.open = p.open || !(l.Host == "localhost" || ip != nil && ip.IsLoopback())
+		p.open = p.open || !isLoopback(l.Host)
 		if i == 0 {
-			wildcard = l.Host == "" || ip != nil && ip.IsUnspecified()
+			wildcard = isWildcard(l.Host)
 		}
 	}
 	advertised, err := c.AdvertisedListeners()
@@ -281,6 +300,18 @@ func (p *plan) address(c *config.Broker) error {
 		}
 	}
 	return nil
+}
+
+// isLoopback reports whether only this machine reaches a host.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// isWildcard reports whether a host to listen on is every address.
+func isWildcard(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || host == "*" || ip != nil && ip.IsUnspecified()
 }
 
 // logger builds the process's logger.

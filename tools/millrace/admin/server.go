@@ -24,8 +24,9 @@ type Node interface {
 type Server struct {
 	http     *http.Server
 	listener net.Listener
-	node     atomic.Pointer[Node]   // nil until Attach
-	state    atomic.Pointer[string] // why not ready, while there is no node or it is ending
+	node     atomic.Pointer[Node]    // nil until Attach
+	cluster  atomic.Pointer[Cluster] // nil until AttachCluster
+	state    atomic.Pointer[string]  // why not ready, while there is no node or it is ending
 	failed   atomic.Pointer[error]
 	started  time.Time
 }
@@ -49,6 +50,7 @@ func Listen(addr string) (*Server, error) {
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
+	s.routeCluster(mux)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -123,5 +125,5 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
-	fmt.Fprint(w, "millrace\n\n/metrics\n/healthz\n/readyz\n/debug/pprof/\n")
+	fmt.Fprint(w, "millrace\n\n/metrics\n/healthz\n/readyz\n/cluster\n/debug/pprof/\n")
 }

@@ -31,6 +31,7 @@ type Finding struct {
 type Options struct {
 	DataDir   string
 	Addresses []string      // that the broker will listen on
+	Peers     []string      // cluster ports of other nodes
 	Budgets   int64         // bytes of memory that the broker will take beside Go's heap
 	Measure   time.Duration // how long each flush measurement takes; 0: none
 }
@@ -39,7 +40,7 @@ type Options struct {
 func Examine(ctx context.Context, o Options) []Finding {
 	var all []Finding
 	for _, check := range []func(context.Context, Options) []Finding{
-		kernelCheck, uringCheck, processorCheck, memoryCheck, limitsCheck, fileSystemCheck, deviceCheck, flushCheck, networkCheck,
+		kernelCheck, uringCheck, processorCheck, memoryCheck, limitsCheck, fileSystemCheck, deviceCheck, flushCheck, networkCheck, peersCheck,
 	} {
 		if ctx.Err() != nil {
 			break
