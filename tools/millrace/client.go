@@ -70,6 +70,11 @@ func (o *clientOptions) within(ctx context.Context) (context.Context, context.Ca
 
 // admin runs f with an admin client.
 func (o *clientOptions) admin(ctx context.Context, f func(context.Context, *kadm.Client) error) error {
+	return o.client(ctx, func(ctx context.Context, client *kgo.Client) error { return f(ctx, kadm.NewClient(client)) })
+}
+
+// client runs f with a client, within the timeout.
+func (o *clientOptions) client(ctx context.Context, f func(context.Context, *kgo.Client) error) error {
 	client, err := o.connect(ctx)
 	if err != nil {
 		return err
@@ -77,7 +82,7 @@ func (o *clientOptions) admin(ctx context.Context, f func(context.Context, *kadm
 	defer client.Close()
 	ctx, cancel := o.within(ctx)
 	defer cancel()
-	err = f(ctx, kadm.NewClient(client))
+	err = f(ctx, client)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %v: %w", time.Duration(o.timeout), err)
 	}

@@ -56,6 +56,9 @@ func cell(v any) string {
 		}
 		return v
 	case []int32:
+		if len(v) == 0 {
+			return "-"
+		}
 		return strings.Trim(strings.ReplaceAll(fmt.Sprint(v), " ", ","), "[]")
 	}
 	return fmt.Sprint(v)

@@ -15,9 +15,10 @@ import (
 )
 
 func newTopicCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "topic", GroupID: groupClient, Short: "Create, list, describe, grow, trim and delete topics", RunE: needSubcommand}
+	cmd := &cobra.Command{Use: "topic", GroupID: groupClient, Short: "Create, list, describe, grow, trim, move and delete topics", RunE: needSubcommand}
 	o := new(clientOptions).register(cmd)
-	cmd.AddCommand(newTopicCreate(o), newTopicList(o), newTopicDescribe(o), newTopicAddPartitions(o), newTopicTrim(o), newTopicDelete(o))
+	cmd.AddCommand(newTopicCreate(o), newTopicList(o), newTopicDescribe(o), newTopicAddPartitions(o), newTopicTrim(o),
+		newTopicReassign(o), newTopicElectLeader(o), newTopicDelete(o))
 	return cmd
 }
 
@@ -86,63 +87,6 @@ func newTopicList(o *clientOptions) *cobra.Command {
 	cmd.Flags().BoolVar(&internal, "internal", false, "also the broker's own topics")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
-}
-
-func newTopicDescribe(o *clientOptions) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use: "describe TOPIC...", Short: "Show the partitions of topics: leader, replicas, offsets, size", Args: atLeast(1),
-		RunE: func(cmd *cobra.Command, topics []string) error {
-			return o.admin(cmd.Context(), func(ctx context.Context, admin *kadm.Client) error {
-				details, err := admin.ListTopics(ctx, topics...)
-				if err != nil {
-					return err
-				}
-				// What the broker cannot say is left out; the rest is worth showing.
-				starts, _ := admin.ListStartOffsets(ctx, topics...)
-				ends, _ := admin.ListEndOffsets(ctx, topics...)
-				set := kadm.TopicsSet{}
-				set.Add("")
-				delete(set, "")
-				for _, d := range details {
-					set.Add(d.Topic, d.Partitions.Numbers()...)
-				}
-				sizes, _ := admin.DescribeAllLogDirs(ctx, set)
-				t := newTable("TOPIC", "PARTITION", "LEADER", "EPOCH", "REPLICAS", "ISR", "START", "END", "BYTES")
-				err = each(topics, func(topic string) error {
-					d, ok := details[topic]
-					if !ok {
-						return fmt.Errorf("%s: %w", topic, kerr.UnknownTopicOrPartition)
-					}
-					if d.Err != nil {
-						return fmt.Errorf("%s: %w", topic, d.Err)
-					}
-					for _, p := range d.Partitions.Sorted() {
-						t.row(topic, p.Partition, p.Leader, p.LeaderEpoch, p.Replicas, p.ISR,
-							offsetCell(starts, topic, p.Partition), offsetCell(ends, topic, p.Partition), sizeCell(sizes, p.Leader, topic, p.Partition))
-					}
-					return nil
-				})
-				return errors.Join(t.write(cmd.OutOrStdout(), asJSON), err)
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
-}
-
-func offsetCell(l kadm.ListedOffsets, topic string, partition int32) any {
-	if o, ok := l.Lookup(topic, partition); ok && o.Err == nil {
-		return o.Offset
-	}
-	return nil
-}
-
-func sizeCell(dirs kadm.DescribedAllLogDirs, broker int32, topic string, partition int32) any {
-	if p, ok := dirs[broker].LookupPartition(topic, partition); ok {
-		return p.Size
-	}
-	return nil
 }
 
 func newTopicAddPartitions(o *clientOptions) *cobra.Command {

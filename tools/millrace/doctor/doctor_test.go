@@ -61,3 +61,20 @@ func TestWorstIsTheWorst(t *testing.T) {
 		t.Error(w)
 	}
 }
+
+func TestPeersAreReachedOrNot(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = free.Close()
+	got := peersCheck(t.Context(), Options{Peers: []string{l.Addr().String(), free.Addr().String(), "127.0.0.1:no-port"}})
+	if len(got) != 3 || got[0].Verdict != Good || got[1].Verdict != Note || got[2].Verdict != Weak {
+		t.Errorf("findings %+v", got)
+	}
+}
