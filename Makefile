@@ -30,6 +30,10 @@ help: ## list the targets
 run: build ## start a broker: data in ./data, Kafka on 127.0.0.1:9092; ARGS="--help" shows the flags
 	$(BIN) standalone $(ARGS)
 
+.PHONY: cluster
+cluster: build ## start three nodes on this machine, data in ./data/cluster, Kafka on 9092 to 9094; Ctrl-C ends them
+	@tools/dev/cluster.sh $(BIN) $(ARGS)
+
 .PHONY: build
 build: ## build bin/millrace
 	$(GO) build -trimpath -ldflags="$(LDFLAGS) -X main.version=$(VERSION)" -o $(BIN) ./tools/millrace
