@@ -20,7 +20,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "run only this seed of the crash simulation")
-	simSeeds = flag.Int("sim.seeds", 1500, "seeds of the crash simulation")
+	simSeeds = flag.Int("sim.seeds", 2000, "seeds of the crash simulation")
 )
 
 // sim runs one engine on a simulated disk through appends, truncations, drops, crashes

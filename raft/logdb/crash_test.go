@@ -198,7 +198,7 @@ func crashes(seed uint64, lies simdisk.Lies, windows map[string]int) error {
 }
 
 func TestPowerCutsLoseNothingAcknowledged(t *testing.T) {
-	seeds := 500 // MILLRACE_SIM_SEEDS=5000 go test ... for a night
+	seeds := 2000 // MILLRACE_SIM_SEEDS=5000 go test ... for a night
 	if n, err := strconv.Atoi(os.Getenv("MILLRACE_SIM_SEEDS")); err == nil {
 		seeds = n
 	}
