@@ -141,6 +141,9 @@ func (n *Node) Voters() []uint64 {
 		return nil
 	}
 	info := host.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true})
+	if info == nil {
+		return nil // closed meanwhile; the cluster port closes after it
+	}
 	for i := range info.ShardInfoList {
 		if s := &info.ShardInfoList[i]; s.ShardID == shardID {
 			return sortedIDs(s.Replicas)
