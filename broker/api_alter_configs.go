@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 
 	"millrace/broker/config"
 	"millrace/raft"
@@ -151,9 +152,25 @@ func (b *Broker) configResource(img *raft.Image, a *alteration) (raft.ConfigReso
 			if f := b.ownBrokerFault(a.name); f != nil {
 				return raft.ConfigResource{}, f
 			}
+			if f := b.agreedFault(a.ops); f != nil {
+				return raft.ConfigResource{}, f
+			}
 		}
 		return raft.ConfigResource{Type: raft.ConfigBroker, Name: a.name}, nil
 	default:
 		return raft.ConfigResource{}, resourceTypeFault(a.kind)
 	}
+}
+
+// agreedFault refuses to give one broker a value that only the cluster as a whole can have.
+func (b *Broker) agreedFault(ops []config.Alteration) error {
+	if b.cluster == nil {
+		return nil
+	}
+	for i := range ops {
+		if slices.Contains(agreed, ops[i].Name) && ops[i].Op != config.OpDelete {
+			return faultf(errInvalidConfig, "%s is agreed on by all brokers: alter it for all of them (the default broker entity), or for topics.", ops[i].Name)
+		}
+	}
+	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"millrace/engine/batch"
+	"millrace/raft"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -66,20 +67,20 @@ var kafkaAPIs = []kafkaAPI{
 	{40, 1, 2, "ExpireDelegationToken", "no authentication yet"},
 	{41, 1, 3, "DescribeDelegationToken", "no authentication yet"},
 	{42, 0, 2, "DeleteGroups", ""},
-	{43, 0, 2, "ElectLeaders", "one broker"},
+	{43, 0, 2, "ElectLeaders", "an unclean election takes the live replica whose log ends last"},
 	{44, 0, 1, "IncrementalAlterConfigs", ""},
-	{45, 0, 1, "AlterPartitionReassignments", "one broker"},
-	{46, 0, 0, "ListPartitionReassignments", "always empty: one broker"},
+	{45, 0, 1, "AlterPartitionReassignments", ""},
+	{46, 0, 0, "ListPartitionReassignments", ""},
 	{47, 0, 0, "OffsetDelete", ""},
 	{48, 0, 1, "DescribeClientQuotas", "no quotas yet"},
 	{49, 0, 1, "AlterClientQuotas", "no quotas yet"},
 	{50, 0, 0, "DescribeUserScramCredentials", "no authentication yet"},
 	{51, 0, 0, "AlterUserScramCredentials", "no authentication yet"},
-	{55, 0, 2, "DescribeQuorum", "one broker"},
-	{57, 0, 2, "UpdateFeatures", "no features to finalise yet"},
+	{55, 0, 2, "DescribeQuorum", "offsets are raft indexes of the replicas' images"},
+	{57, 0, 2, "UpdateFeatures", "of the feature metadata.level; Kafka's own are not claimed"},
 	{60, 0, 2, "DescribeCluster", ""},
 	{61, 0, 0, "DescribeProducers", ""},
-	{64, 0, 0, "UnregisterBroker", "one broker"},
+	{64, 0, 0, "UnregisterBroker", "of a fenced broker without replicas whose node was removed from the quorum"},
 	{65, 0, 0, "DescribeTransactions", "no transactions yet"},
 	{66, 0, 2, "ListTransactions", "no transactions yet"},
 	{68, 0, 1, "ConsumerGroupHeartbeat", "no KIP-848 groups yet"},
@@ -92,8 +93,8 @@ var kafkaAPIs = []kafkaAPI{
 	{77, 1, 1, "ShareGroupDescribe", "no share groups"},
 	{78, 1, 2, "ShareFetch", "no share groups"},
 	{79, 1, 2, "ShareAcknowledge", "no share groups"},
-	{80, 0, 1, "AddRaftVoter", "one broker"},
-	{81, 0, 0, "RemoveRaftVoter", "one broker"},
+	{80, 0, 1, "AddRaftVoter", "nodes join by themselves and are promoted by their operator (millrace cluster)"},
+	{81, 0, 0, "RemoveRaftVoter", "nodes are removed by their operator (millrace cluster)"},
 	{83, 0, 0, "InitializeShareGroupState", "no share groups"},
 	{84, 0, 0, "ReadShareGroupState", "no share groups"},
 	{85, 0, 1, "WriteShareGroupState", "no share groups"},
@@ -413,6 +414,26 @@ func (a *apiCaller) valid(key, version int16) kmsg.Request {
 		rt.Topic = apisTopic
 		rt.Partitions = append(rt.Partitions, kmsg.NewOffsetDeleteRequestTopicPartition())
 		r.Topics = append(r.Topics, rt)
+	case *kmsg.ElectLeadersRequest:
+		r.TimeoutMillis = 10_000 // of all partitions
+	case *kmsg.AlterPartitionAssignmentsRequest:
+		rt := kmsg.NewAlterPartitionAssignmentsRequestTopic()
+		rt.Topic = apisTopic
+		rp := kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
+		rp.Replicas = []int32{1}
+		rt.Partitions = append(rt.Partitions, rp)
+		r.TimeoutMillis, r.Topics = 10_000, append(r.Topics, rt)
+	case *kmsg.DescribeQuorumRequest:
+		rt := kmsg.NewDescribeQuorumRequestTopic()
+		rt.Topic = clusterMetadataTopic
+		rt.Partitions = append(rt.Partitions, kmsg.NewDescribeQuorumRequestTopicPartition())
+		r.Topics = append(r.Topics, rt)
+	case *kmsg.UpdateFeaturesRequest:
+		u := kmsg.NewUpdateFeaturesRequestFeatureUpdate()
+		u.Feature, u.MaxVersionLevel, u.UpgradeType = levelFeature, int16(a.b.meta.Image().Level), 1
+		r.TimeoutMillis, r.FeatureUpdates = 10_000, append(r.FeatureUpdates, u)
+	case *kmsg.UnregisterBrokerRequest:
+		r.BrokerID = a.announced()
 	case *kmsg.DescribeClusterRequest:
 		r.EndpointType = 1
 	case *kmsg.DescribeProducersRequest:
@@ -429,6 +450,18 @@ func (a *apiCaller) valid(key, version int16) kmsg.Request {
 		a.t.Fatalf("no valid request for api key %d", key)
 	}
 	return req
+}
+
+// announced is a broker that registered once and is fenced for ever.
+func (a *apiCaller) announced() int32 {
+	a.t.Helper()
+	r, err := a.b.meta.Propose(testContext(a.t), raft.RegisterBroker{
+		ID: 99, DirectoryID: raft.NewUUID(), IncarnationID: raft.NewUUID(), Host: "nowhere", MaxLevel: raft.MaxLevel, Fenced: true, ReplaceDirectory: true,
+	})
+	if err = errors.Join(err, r.Err()); err != nil {
+		a.t.Fatal(err)
+	}
+	return 99
 }
 
 // errorsIn finds the error codes and messages of an answer, wherever they are.
@@ -519,6 +552,13 @@ func (a *apiCaller) judge(resp kmsg.Response, v int16) {
 	case *kmsg.ApiVersionsResponse:
 		if len(r.ApiKeys) != len(apis) {
 			missing("no keys")
+		}
+		if v >= 3 && (len(r.FinalizedFeatures) != 1 || r.FinalizedFeatures[0].Name != levelFeature || r.FinalizedFeaturesEpoch <= 0) {
+			missing("no level")
+		}
+	case *kmsg.DescribeQuorumResponse:
+		if p := r.Topics[0].Partitions[0]; p.LeaderID != 1 || len(p.CurrentVoters) != 1 || p.CurrentVoters[0].LogEndOffset <= 0 {
+			missing("no quorum")
 		}
 	case *kmsg.DescribeConfigsResponse:
 		if len(r.Resources[0].Configs) < 20 {

@@ -12,6 +12,10 @@ var brokerSettings = []Setting{
 		Doc: "Whether a topic is created when a client first asks for its metadata.",
 	},
 	{
+		Name: "auto.leader.rebalance.enable", Type: Boolean, Default: "true", Update: ClusterWide,
+		Doc: "Whether leaderships return to the first replica once that has been back for a while. " + agreedOn,
+	},
+	{
 		Name: "broker.id", Type: Int, Unset: true, Valid: atLeast(0), Synonyms: nodeIDFamily,
 		Doc: "The old name of node.id.",
 	},
@@ -36,6 +40,10 @@ var brokerSettings = []Setting{
 		Doc: "The most bytes of records in one fetch answer, whatever the client asks for. One batch is returned even if it is larger.",
 	},
 	{
+		Name: "follower.replication.throttled.rate", Type: Long, Default: maxLong, Valid: atLeast(0), Update: ClusterWide,
+		Doc: "Bytes a second that a follower takes of the partitions in follower.replication.throttled.replicas.", Inert: noThrottle,
+	},
+	{
 		Name: "group.initial.rebalance.delay.ms", Type: Int, Default: "3000", Valid: atLeast(0),
 		Doc: "How long the first members of a new group wait for others before their first assignment.",
 	},
@@ -50,6 +58,10 @@ var brokerSettings = []Setting{
 	{
 		Name: "group.min.session.timeout.ms", Type: Int, Default: "6000", Valid: atLeast(1),
 		Doc: "The shortest session timeout that a group member may ask for.",
+	},
+	{
+		Name: "leader.replication.throttled.rate", Type: Long, Default: maxLong, Valid: atLeast(0), Update: ClusterWide,
+		Doc: "Bytes a second that a leader sends of the partitions in leader.replication.throttled.replicas.", Inert: noThrottle,
 	},
 	{
 		Name: "listeners", Type: List, Default: "PLAINTEXT://127.0.0.1:9092",
@@ -148,6 +160,9 @@ var brokerSettings = []Setting{
 		Doc: "SO_SNDBUF of client connections. -1 (the default; Kafka's is 102400): the kernel's own sizing.",
 	},
 }
+
+// agreedOn is said of settings that the metadata acts on.
+const agreedOn = "In a cluster the value for all brokers counts, which a node's file gives only to a cluster that has none yet."
 
 // maxPartitions bounds the partitions of a topic created in one request.
 const maxPartitions = 100_000

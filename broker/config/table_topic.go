@@ -26,8 +26,9 @@ const (
 	maxLong = "9223372036854775807"
 	week    = "604800000"
 
-	noTiers  = "there is no tiered storage in Millrace"
-	noRecode = "batches are stored and served exactly as their producer compressed them"
+	noTiers    = "there is no tiered storage in Millrace"
+	noThrottle = "copying between brokers is not throttled"
+	noRecode   = "batches are stored and served exactly as their producer compressed them"
 )
 
 func under(names ...string) []Synonym {
@@ -88,7 +89,7 @@ var topicSettings = []Setting{
 	},
 	{
 		Name: "follower.replication.throttled.replicas", Type: List, Default: "", Valid: throttled(),
-		Doc: "Replicas whose copying is throttled on the follower's side.", Inert: "there is no reassignment to throttle yet",
+		Doc: "Replicas whose copying is throttled on the follower's side.", Inert: noThrottle,
 	},
 	{
 		Name: IndexIntervalBytes, Type: Int, Default: "4096", Valid: atLeast(0), Synonyms: under("log.index.interval.bytes"),
@@ -96,7 +97,7 @@ var topicSettings = []Setting{
 	},
 	{
 		Name: "leader.replication.throttled.replicas", Type: List, Default: "", Valid: throttled(),
-		Doc: "Replicas whose copying is throttled on the leader's side.", Inert: "there is no reassignment to throttle yet",
+		Doc: "Replicas whose copying is throttled on the leader's side.", Inert: noThrottle,
 	},
 	{
 		Name: "local.retention.bytes", Type: Long, Default: "-2", Valid: atLeast(-2), Synonyms: under("log.local.retention.bytes"),
@@ -136,7 +137,7 @@ var topicSettings = []Setting{
 	},
 	{
 		Name: MinInsyncReplicas, Type: Int, Default: "1", Valid: atLeast(1), Synonyms: under("min.insync.replicas"),
-		Doc: "With acks=all, the least number of in-sync replicas that must have a record before it is acknowledged. Above the number of replicas it counts as that number.",
+		Doc: "With acks=all, the least number of in-sync replicas that must have a record before it is acknowledged. Above the number of replicas it counts as that number. In a cluster it comes from the topic, then from the value for all brokers, and a cluster that three nodes or more formed begins with 2.",
 	},
 	{
 		Name: "preallocate", Type: Boolean, Default: "false", Synonyms: under("log.preallocate"),
@@ -180,6 +181,6 @@ var topicSettings = []Setting{
 	},
 	{
 		Name: "unclean.leader.election.enable", Type: Boolean, Default: "false", Synonyms: under("unclean.leader.election.enable"),
-		Doc: "Whether a replica that is not in sync may become leader, at the price of lost records.", Inert: "with one broker there is no other replica to elect",
+		Doc: "Whether a replica that is not in sync may become leader, at the price of lost records: after ten seconds without anybody who is. In a cluster it comes from the topic, then from the value for all brokers.",
 	},
 }

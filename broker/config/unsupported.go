@@ -82,12 +82,9 @@ var unsupportedSettings = []unsupported{
 	{"alter.log.dirs.replication.quota.", ignore, noQuota},
 	{"client.quota.callback.class", refuse, noQuota},
 	{"quota.", ignore, noQuota},
-	{"leader.replication.throttled.rate", ignore, noQuota},
-	{"follower.replication.throttled.rate", ignore, noQuota},
 	{"controller.quota.window.", ignore, noQuota},
 	{"replication.quota.window.", ignore, noQuota},
 
-	{"auto.leader.rebalance.enable", ignore, "preferred leaders come back by themselves"},
 	{"leader.imbalance.", ignore, "preferred leaders come back by themselves"},
 	{"num.replica.fetchers", ignore, noFetcher},
 	{"replica.", ignore, noFetcher},
