@@ -34,7 +34,7 @@ type clusterNode struct {
 // agreed are settings that a cluster has for all its nodes: those of the topic count, then the cluster-wide dynamic
 // ones, then the default. The metadata acts on them (raft.Image.MinISR, unclean elections), and it cannot know what a
 // node has in its file. So a file's value is given to a cluster that has none yet, and does nothing otherwise.
-var agreed = []string{"min.insync.replicas", "unclean.leader.election.enable"}
+var agreed = []string{"auto.leader.rebalance.enable", "min.insync.replicas", "unclean.leader.election.enable"}
 
 // agreedInFile are the agreed settings that the file or the command line name.
 func (b *Broker) agreedInFile() map[string]string {

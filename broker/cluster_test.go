@@ -2,19 +2,23 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"millrace/broker/config"
+	"millrace/engine/disk"
 	"millrace/raft"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // fleet is brokers of one cluster, in this process and on loopback.
@@ -183,6 +187,12 @@ func (f *fleet) agree(ids ...int32) *raft.Image {
 	return f.b(ids[0]).meta.Image()
 }
 
+// stopNode ends one node; start may start it again.
+func (f *fleet) stopNode(id int32) {
+	f.nodes[id].stop()
+	f.nodes[id].stop = nil
+}
+
 func TestThreeBrokersFormACluster(t *testing.T) {
 	f := newFleet(t, 1, 2, 3)
 	// In any order, and one comes late.
@@ -191,20 +201,24 @@ func TestThreeBrokersFormACluster(t *testing.T) {
 	t.Cleanup(f.stopAll)
 	f.await(first)
 	f.await(third)
+	// What is created on the first day counts on the one that is late.
+	if r, err := kadm.NewClient(f.client(1)).CreateTopic(testContext(t), 3, -1, nil, "early"); err != nil || r.ReplicationFactor != 3 {
+		t.Fatalf("%+v, %v", r, err)
+	}
 	f.start(bootstrap, 2)
-	for i, id := range []int32{1, 2, 3} {
+	for _, id := range []int32{1, 2, 3} {
 		adm := kadm.NewClient(f.client(id))
 		topic := fmt.Sprint("topic-", id)
 		if r, err := adm.CreateTopic(testContext(t), 6, -1, nil, topic); err != nil || r.ReplicationFactor != 3 || r.NumPartitions != 6 {
 			t.Fatalf("%+v, %v", r, err)
 		}
-		f.agree(1, 2, 3)
+		img := f.agree(1, 2, 3)
 		for _, at := range []int32{1, 2, 3} {
 			m, err := kadm.NewClient(f.client(at)).Metadata(testContext(t), topic)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(m.Brokers) != 3 || m.Controller < 1 || m.Controller > 3 {
+			if len(m.Brokers) != 3 || m.Controller != img.Controller.NodeID {
 				t.Fatalf("node %d: %+v", at, m)
 			}
 			leaders := map[int32]int{}
@@ -214,9 +228,259 @@ func TestThreeBrokersFormACluster(t *testing.T) {
 				}
 				leaders[p.Leader]++
 			}
-			if i == 0 && (leaders[1] != 2 || leaders[2] != 2 || leaders[3] != 2) {
+			if id == 3 && (leaders[1] != 2 || leaders[2] != 2 || leaders[3] != 2) {
 				t.Fatalf("leaders: %v", leaders)
 			}
 		}
+	}
+	img := f.agree(1, 2, 3)
+	if img.MinISR(img.Topic("early"), img.Partition("early", 0)) != 2 {
+		t.Error("three nodes began without min.insync.replicas=2")
+	}
+	topics := img.TopicCount()
+
+	// All stop, two come back without a word of how it began; the third one is missed and not needed.
+	f.stopAll()
+	for _, n := range f.nodes {
+		n.stop = nil
+	}
+	f.start(nil, 3, 2)
+	m, err := kadm.NewClient(f.client(2)).Metadata(testContext(t))
+	if err != nil || len(m.Topics) != topics {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	eventually(t, "leaders for all", func() bool {
+		m, err := kadm.NewClient(f.client(2)).Metadata(testContext(t), "topic-1", "early")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ok := len(m.Brokers) == 2
+		m.Topics.EachPartition(func(p kadm.PartitionDetail) {
+			ok = ok && (p.Leader == 2 || p.Leader == 3) && slices.Equal(p.OfflineReplicas, []int32{1})
+		})
+		return ok
+	})
+	// --bootstrap again is ignored.
+	f.start(bootstrap, 1)
+	if a, b := f.b(1).meta.Image().ClusterID, f.b(2).meta.Image().ClusterID; a != b {
+		t.Fatalf("clusters %s and %s", a, b)
+	}
+}
+
+func TestStopGivesLeadershipsAway(t *testing.T) {
+	f := newFleet(t, 1, 2, 3)
+	f.start(bootstrap, 1, 2, 3)
+	if _, err := kadm.NewClient(f.client(1)).CreateTopic(testContext(t), 6, 3, nil, "moved"); err != nil {
+		t.Fatal(err)
+	}
+	before := f.agree(1, 2, 3)
+	stopped := before.Controller.NodeID // the controller's own stop is the harder one
+	var rest []int32
+	for _, id := range []int32{1, 2, 3} {
+		if id != stopped {
+			rest = append(rest, id)
+		}
+	}
+	f.stopNode(stopped)
+	// It did not end before everything was moved: nobody has to wait for its session.
+	img, err := f.b(rest[0]).meta.Latest(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range img.Topic("moved").Partitions {
+		if p.Leader == stopped || p.Leader < 0 || slices.Contains(p.ISR, stopped) || len(p.ISR) != 2 {
+			t.Errorf("partition %d: %+v", i, p)
+		}
+	}
+	r, err := readRegistration(disk.OS(), f.nodes[stopped].dir)
+	if err != nil || r == nil || !r.CleanStop || r.BrokerEpoch != img.Broker(stopped).Epoch {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	eventually(t, "another controller", func() bool {
+		c := f.b(rest[0]).meta.Image().Controller
+		return c.NodeID != stopped && c.Epoch > before.Controller.Epoch
+	})
+	f.start(nil, stopped)
+	if r, err := readRegistration(disk.OS(), f.nodes[stopped].dir); err != nil || r.CleanStop || r.BrokerEpoch != f.b(stopped).brokerEpoch {
+		t.Fatalf("%+v, %v", r, err)
+	}
+
+	// Two stop: the third one has no quorum left, and still ends (its stop has a limit).
+	f.stopNode(rest[0])
+	f.stopNode(rest[1])
+	f.stopNode(stopped)
+}
+
+func TestPowerCutIsToldToTheCluster(t *testing.T) {
+	f := newFleet(t, 1, 2, 3)
+	f.start(bootstrap, 1, 2, 3)
+	relaxed := newTopicRequest("relaxed", -1, -1, "flush.messages", "1000")
+	strict := newTopicRequest("strict", -1, -1)
+	for _, q := range []*kmsg.CreateTopicsRequestTopic{&relaxed, &strict} {
+		a := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
+		a.Replicas = []int32{3}
+		q.ReplicaAssignment = append(q.ReplicaAssignment, a)
+	}
+	resp, err := createRequest(relaxed, strict).RequestWith(testContext(t), direct(f.client(1)))
+	if err != nil || resp.Topics[0].ErrorCode != 0 || resp.Topics[1].ErrorCode != 0 {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	leaders := func() [2]int32 {
+		img := f.agree(1, 2, 3)
+		return [2]int32{img.Partition("relaxed", 0).Leader, img.Partition("strict", 0).Leader}
+	}
+	again := func(change func(r *registration)) {
+		f.stopNode(3)
+		r, err := readRegistration(disk.OS(), f.nodes[3].dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(r)
+		if err := r.write(disk.OS(), f.nodes[3].dir); err != nil {
+			t.Fatal(err)
+		}
+		f.start(nil, 3)
+	}
+	again(func(r *registration) { r.BootID = "before the reboot" }) // a clean stop, then a reboot
+	if l := leaders(); l != [2]int32{3, 3} {
+		t.Fatalf("a clean stop cost trust: leaders %v", l)
+	}
+	again(func(r *registration) { r.CleanStop = false }) // kill -9
+	if l := leaders(); l != [2]int32{3, 3} {
+		t.Fatalf("the end of a process cost trust: leaders %v", l)
+	}
+	again(func(r *registration) { r.CleanStop, r.BootID = false, "before the power cut" })
+	if l := leaders(); l != [2]int32{raft.NoLeader, 3} {
+		t.Fatalf("after a power cut: leaders %v", l)
+	}
+
+	// Metadata says so, and an operator may decide to live with what is left.
+	ask := kmsg.NewPtrElectLeadersRequest()
+	ask.TimeoutMillis, ask.ElectionType = 10_000, electUnclean
+	got, err := ask.RequestWith(testContext(t), direct(f.client(2)))
+	if err != nil || len(got.Topics) != 1 || got.Topics[0].Topic != "relaxed" || got.Topics[0].Partitions[0].ErrorCode != 0 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if l := leaders(); l != [2]int32{3, 3} {
+		t.Fatalf("leaders %v", l)
+	}
+	if p := f.b(1).meta.Image().Partition("relaxed", 0); p.UncleanEpoch != p.LeaderEpoch {
+		t.Errorf("the election is not recorded: %+v", p)
+	}
+}
+
+func TestWipedNodeIsRefused(t *testing.T) {
+	f := newFleet(t, 1, 2, 3)
+	f.start(bootstrap, 1, 2, 3)
+	f.stopNode(3)
+	f.nodes[3].dir = t.TempDir()
+	err := <-f.launch(3, bootstrap)
+	if !errors.Is(err, raft.ErrReplaced) || !strings.Contains(err.Error(), "data directory") || !strings.Contains(err.Error(), "millrace cluster remove") {
+		t.Fatalf("a wiped voter starts: %v", err)
+	}
+	t.Log(err)
+	if err = <-f.launch(3); !errors.Is(err, raft.ErrNotMember) {
+		t.Fatalf("an empty directory without a word: %v", err)
+	}
+	if err = <-f.launch(3, join); !errors.Is(err, raft.ErrReplaced) || !strings.Contains(err.Error(), "remove") {
+		t.Fatalf("a wiped voter joins beside its old self: %v", err)
+	}
+	// The operator says that the old one is gone.
+	if err := f.b(1).ClusterRemove(testContext(t), 3, false); err != nil {
+		t.Fatal(err)
+	}
+	f.start(join, 3)
+	if err := f.b(2).ClusterPromote(testContext(t), 3); err != nil {
+		t.Fatal(err)
+	}
+	s, err := f.b(2).ClusterStatus(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, ok := s.Node(3); !ok || n.State != NodeLive || !n.Voter || n.ReplicaID != 5 {
+		t.Fatalf("%+v", s)
+	}
+}
+
+func TestStandaloneDirectoryBecomesTheFirstNode(t *testing.T) {
+	f := newFleet(t, 1)
+	small := func(o *Options) { o.Config = fleetConfig(t) }
+	b, stop := startBroker(t, f.nodes[1].dir, small)
+	produceN(t, client(t, b), "old", 0, 300)
+	clusterID := b.meta.Image().ClusterID
+	stop()
+	f.start(nil, 1)
+	b = f.b(1)
+	if b.meta.Image().ClusterID != clusterID || b.meta.ReplicaID() != 1 {
+		t.Fatalf("cluster %s, replica %d", b.meta.Image().ClusterID, b.meta.ReplicaID())
+	}
+	produceN(t, client(t, b), "old", 300, 100)
+	for i, r := range consumeN(t, client(t, b, kgo.ConsumeTopics("old")), 400) {
+		if r.Offset != int64(i) || string(r.Value) != fmt.Sprintf("value %d", i) {
+			t.Fatalf("record %d: offset %d, %q", i, r.Offset, r.Value)
+		}
+	}
+	f.add(2)
+	f.add(3)
+	f.start(join, 2, 3)
+	for _, id := range []int32{2, 3} {
+		if err := f.b(id).ClusterPromote(testContext(t), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.ClusterSetReplicationFactor(testContext(t), nil, 3); err != nil {
+		t.Fatal(err)
+	}
+	img := f.agree(1, 2, 3)
+	p := img.Partition("old", 0)
+	if len(p.Replicas) != 3 || len(p.Adding) != 2 && len(p.ISR) != 3 || img.ClusterConfig()["min.insync.replicas"] != "2" {
+		t.Fatalf("%+v, %v", p, img.ClusterConfig())
+	}
+	f.stopNode(1)
+	o := f.options(1)
+	o.Cluster = nil
+	if alone, err := Start(testContext(t), o); !errors.Is(err, raft.ErrClusterDirectory) {
+		t.Fatalf("a node of three runs alone: %v, %v", alone, err)
+	} else {
+		t.Log(err)
+	}
+	f.start(nil, 1)
+}
+
+func TestSecondProcessEndsTheFirst(t *testing.T) {
+	f := newFleet(t, 1)
+	f.start(bootstrap, 1)
+	b := f.b(1)
+	me := b.meta.Image().Broker(1)
+	r, err := b.meta.Propose(testContext(t), raft.RegisterBrokerV2{RegisterBroker: raft.RegisterBroker{
+		ID: 1, ReplicaID: b.meta.ReplicaID(), DirectoryID: me.DirectoryID, IncarnationID: raft.NewUUID(), Host: "elsewhere", MaxLevel: raft.MaxLevel, Fenced: true,
+	}})
+	if err = errors.Join(err, r.Err()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-b.Failed():
+		if !errors.Is(err, errStale) {
+			t.Fatal(err)
+		}
+	case <-testContext(t).Done():
+		t.Fatal("it goes on")
+	}
+	if b.leaseValid() {
+		t.Error("a broker that was replaced believes in its lease")
+	}
+}
+
+func TestClusterOptionsThatCannotBeAreRefused(t *testing.T) {
+	f := newFleet(t, 1)
+	err := <-f.launch(1, bootstrap, func(o *Options) { o.Cluster.Peers = []raft.Peer{{NodeID: 2, Addr: "192.0.2.7:9192"}} })
+	if !errors.Is(err, raft.ErrPeers) {
+		t.Fatalf("a loopback address beside another machine: %v", err)
+	}
+	if err := <-f.launch(1, bootstrap, join); err == nil {
+		t.Fatal("bootstrap and join together")
+	}
+	if err := <-f.launch(1, func(o *Options) { o.Cluster.RaftAddr = "" }); err == nil {
+		t.Fatal("a cluster without a port")
 	}
 }

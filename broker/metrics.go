@@ -22,11 +22,37 @@ func (b *Broker) WriteMetrics(w io.Writer) {
 		parts += len(t.Partitions())
 	}
 	fmt.Fprintf(w, "millrace_topics %d\nmillrace_partitions %d\nmillrace_stray_logs %d\n", topics, parts, len(b.partitions.Stray()))
+	b.writeClusterMetrics(w)
 	b.writeEngineMetrics(w)
 	b.writeNetMetrics(w)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	fmt.Fprintf(w, "millrace_go_heap_bytes %d\nmillrace_go_gc_cycles_total %d\nmillrace_go_goroutines %d\n", m.HeapAlloc, m.NumGC, runtime.NumGoroutine())
+}
+
+// writeClusterMetrics writes what this broker knows of the cluster, and what it replicates itself.
+func (b *Broker) writeClusterMetrics(w io.Writer) {
+	img := b.meta.Image()
+	flag := map[bool]int{true: 1}
+	live, fenced := 0, 0
+	for _, n := range img.Brokers {
+		if n.Fenced {
+			fenced++
+		} else {
+			live++
+		}
+	}
+	fmt.Fprintf(w, "millrace_brokers_live %d\nmillrace_brokers_fenced %d\nmillrace_is_controller %d\n", live, fenced, flag[b.meta.IsController()])
+	fmt.Fprintf(w, "millrace_lease_valid %d\n", flag[b.leaseValid()])
+	st := b.meta.Stats()
+	fmt.Fprintf(w, "millrace_metadata_index %d\nmillrace_metadata_log_bytes %d\n", st.Index, st.LogBytes)
+	p := countPartitions(img, nil)
+	fmt.Fprintf(w, "millrace_cluster_partitions %d\nmillrace_cluster_partitions_offline %d\nmillrace_cluster_partitions_under_replicated %d\n", p.Total, p.Offline, p.UnderReplicated)
+	fmt.Fprintf(w, "millrace_cluster_partitions_under_min_isr %d\nmillrace_cluster_partitions_moving %d\n", p.UnderMinISR, p.Moving)
+	r := b.partitions.Stats()
+	fmt.Fprintf(w, "millrace_replicas %d\nmillrace_leaders %d\nmillrace_replicas_stopped %d\n", r.Replicas, r.Leaders, r.Stopped)
+	fmt.Fprintf(w, "millrace_isr_shrinks_total %d\nmillrace_isr_expands_total %d\n", r.ISRShrinks, r.ISRExpands)
+	fmt.Fprintf(w, "millrace_follower_lag_records_max %d\nmillrace_uncommitted_records_max %d\n", r.FollowerLagMax, r.HWDistance)
 }
 
 func (b *Broker) writeEngineMetrics(w io.Writer) {
