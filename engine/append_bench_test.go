@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,3 +69,52 @@ func BenchmarkCommit(b *testing.B) {
 type observerFunc func(*Log)
 
 func (f observerFunc) Progress(l *Log) { f(l) }
+
+// BenchmarkClosedLoop is 128 producers of small batches, each of which sends its next one when the last is acknowledged: what
+// requests without linger do to the commit path.
+func BenchmarkClosedLoop(b *testing.B) {
+	const tasks = 128
+	for _, class := range []struct {
+		name     string
+		messages int64
+	}{{"D2", 1}, {"D1", 1 << 40}} {
+		b.Run(class.name, func(b *testing.B) {
+			var l *Log
+			raw, h := testBatch(1, string(make([]byte, 256)), 1)
+			done := make(chan struct{}, 1)
+			var target atomic.Int64
+			send := func() {
+				for l.AppendedEnd() < min(l.AckEnd()+tasks, target.Load()) {
+					if _, err := l.Append(AppendRequest{Batch: raw, Header: h}); err != nil {
+						return // busy: the next commit makes room
+					}
+				}
+				if l.AckEnd() >= target.Load() {
+					select {
+					case done <- struct{}{}:
+					default:
+					}
+				}
+			}
+			o := benchOptions(b)
+			o.OnCommit = func(*Shard) {
+				if target.Load() > 0 {
+					send()
+				}
+			}
+			e := mustOpen(b, o)
+			defer func() { _ = e.Close(context.Background()) }()
+			l = mustCreate(b, e, "bench", 1)[0]
+			l.SetConfig(LogConfig{FlushMessages: class.messages})
+			began := e.Stats().Shards[0]
+			b.ReportAllocs()
+			b.ResetTimer()
+			target.Store(int64(b.N))
+			appendOne(b, l, raw, h)
+			<-done
+			b.StopTimer()
+			target.Store(0)
+			b.ReportMetric(float64(b.N)/float64(e.Stats().Shards[0].Commits-began.Commits), "batches/commit")
+		})
+	}
+}

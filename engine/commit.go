@@ -30,8 +30,9 @@ type commit struct {
 	// copies counts reservations whose bytes are not there yet, plus closedBit.
 	copies atomic.Int64
 
-	size    int   // set when closed
-	filePos int64 // set when placed
+	size       int    // set when closed
+	filePos    int64  // set when placed
+	flushedLSN uint64 // set when sealed: what it declares flushed
 }
 
 // closedBit in copies says that the driver waits for the last copy.
@@ -72,6 +73,11 @@ func (c *commit) fits(n int) bool {
 	return c.used < len(c.rows) && commitSize(c.fill+n, c.used+1) <= c.limit
 }
 
+// isBefore reports whether next follows c in memory.
+func (c *commit) isBefore(next *commit) bool {
+	return c.slab == next.slab && c.start+c.size == next.start
+}
+
 // landed says that one reservation's bytes and row are complete. It reports whether the driver waits
 // for exactly this one.
 func (c *commit) landed() bool {
@@ -91,6 +97,7 @@ func (c *commit) putRow(i int, r *walRow) {
 
 // seal computes the commit's bytes for its place in the WAL.
 func (c *commit) seal(f *walFile, flushedLSN uint64) {
+	c.flushedLSN = flushedLSN
 	h := commitHeader{
 		generation: f.generation,
 		lsn:        c.lsn,
@@ -279,7 +286,7 @@ func (s *Shard) reserve(l *Log, n int, isAppend, noKick bool) (reservation, erro
 			c.slab.logs = append(c.slab.logs, l)
 		}
 	}
-	if !noKick && !s.flying && !s.kickPending {
+	if !noKick && !s.kickPending && s.worthGroup() {
 		s.kickPending = true
 		r.kick = true
 	}

@@ -29,6 +29,8 @@
 //     records or flush.ms at the latest. It survives the death of the process and of the kernel, not
 //     that of a device's volatile cache.
 //
+// Up to two groups of commits are in flight, the second being written while the first is flushed; they are acknowledged strictly in order.
+//
 // Acknowledged batches come back after a crash with the same offsets and bytes, without holes; what was not acknowledged
 // may come back, but only as a prefix of what was appended to that log. Records between AckEnd and AppendedEnd can be read by those who
 // ask for them (replication does). Truncate, Reset, SetLogStart, CreateLogs and DropLogs return when their record is
@@ -87,7 +89,7 @@
 //
 //	engine.go driver.go options.go errors.go stats.go    Engine: open, create, drop, close; threads
 //	meta.go strays.go                                    identity of the directory; files that nothing names
-//	shard.go commit.go ring.go wal.go tuner.go wakeup.go the commit path
+//	shard.go commit.go group.go ring.go wal.go           the commit path, with tuner.go and wakeup.go
 //	log.go log_append.go log_admin.go log_epoch.go       one log: head, appends, other records
 //	log_read.go log_time.go spans.go                     reads, by offset and by time
 //	segment.go segment_index.go file_cache.go            segments, their indexes and descriptors

@@ -41,7 +41,7 @@ type Engine struct {
 	nextLogID atomic.Uint64
 
 	report RecoveryReport
-	opened time.Time // what Shard.inFlight counts from
+	opened time.Time // what Shard.oldest counts from
 
 	failed   atomic.Pointer[error] // first failed write or flush
 	failedCh chan struct{}
@@ -84,6 +84,9 @@ type RecoveryReport struct {
 	// SameBoot: the kernel has run since the last start, so completed writes are
 	// all there, flushed or not.
 	SameBoot bool
+
+	// For tests: LSN of the newest unfinished commit, and of the newest finished one behind it; 0: none.
+	torn, behind uint64
 }
 
 // QuarantinedLog is a log that damage may have reached.
@@ -484,8 +487,8 @@ func (e *Engine) describe() string {
 	var b strings.Builder
 	for _, s := range e.shards {
 		s.mu.Lock()
-		fmt.Fprintf(&b, "shard %d: open %v, %d closed, flying %v, pledged %d, next LSN %d, written %d, durable %d, slabs %d free of %d, replay LSN %d, WAL dirty %v\n",
-			s.id, s.open != nil, len(s.closed), s.flying, s.pledged, s.nextLSN, s.writtenLSN.Load(), s.durableLSN.Load(), len(s.freeSlabs), len(s.slabs), s.writer.checkpoint.replayLSN, s.walDirty)
+		fmt.Fprintf(&b, "shard %d: open %v, %d closed, %d in flight, pledged %d, next LSN %d, written %d, durable %d, slabs %d free of %d, replay LSN %d, WAL dirty %v\n",
+			s.id, s.open != nil, len(s.closed), s.inFlight, s.pledged, s.nextLSN, s.writtenLSN.Load(), s.durableLSN.Load(), len(s.freeSlabs), len(s.slabs), s.writer.checkpoint.replayLSN, s.walDirty)
 		for _, w := range s.fullFiles {
 			fmt.Fprintf(&b, "  full %s: generation %d, commits %d to %d\n", w.name, w.generation, w.firstLSN, w.lastLSN)
 		}
@@ -674,7 +677,7 @@ func (s *Shard) drain(ctx context.Context) error {
 	return s.waitUntil(ctx, func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.open == nil && len(s.closed) == 0 && !s.flying && s.flushSince.Load() == 0 {
+		if s.open == nil && len(s.closed) == 0 && s.inFlight == 0 && s.flushSince.Load() == 0 {
 			return true
 		}
 		s.wantFlush = s.flushSince.Load() != 0
@@ -692,7 +695,7 @@ func (s *Shard) lastMark(ctx context.Context) error {
 	return s.waitUntil(ctx, func() bool {
 		if !asked {
 			s.mu.Lock()
-			idle := s.open == nil && len(s.closed) == 0 && !s.flying
+			idle := s.open == nil && len(s.closed) == 0 && s.inFlight == 0
 			s.mu.Unlock()
 			if asked = s.mark(); !asked && idle {
 				refused++

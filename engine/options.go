@@ -149,6 +149,8 @@ type sabotage struct {
 	loseTail        bool // the checkpoint forgets the tail blocks
 	noSegmentSync   bool // segments are not flushed before the checkpoint
 	noRecoveryFlush bool // recovery trusts what it read without flushing it
+	ackOutOfOrder   bool // a group is done as soon as it is durable itself
+	dsyncIsFlush    bool // RWF_DSYNC is taken for a flush of what was written before
 }
 
 // window names the step that a crash may interrupt. FORMAT.md lists them.
@@ -170,13 +172,14 @@ const (
 	winUnlink
 	winRecovery
 	winWALCreate
+	winOverlap
 	winCompaction
 	windowCount
 )
 
 var windowNames = [windowCount]string{
 	"idle", "wal-write", "wal-flush", "segment-write", "segment-sync", "dir-sync", "checkpoint", "recycle",
-	"truncate", "drop", "seal", "unlink", "recovery", "wal-create", "compaction",
+	"truncate", "drop", "seal", "unlink", "recovery", "wal-create", "overlap", "compaction",
 }
 
 func (w window) String() string { return windowNames[w] }

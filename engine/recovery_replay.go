@@ -108,6 +108,7 @@ func (r *recovery) replayFile(w *walFile, limit uint64) (stop bool, err error) {
 		if limit == 0 && max(found.flushed, r.floor) < expected {
 			if found.lsn != 0 || found.torn {
 				r.s.e.report.TornCommits++
+				r.s.e.report.torn, r.s.e.report.behind = expected, found.last
 			}
 			return true, nil
 		}

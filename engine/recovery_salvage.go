@@ -85,6 +85,7 @@ type scanResult struct {
 	flushed uint64        // highest LSN that a later valid commit declares flushed
 	lsn     uint64        // of the first later valid commit; 0: none
 	pos     int64         // where it is
+	last    uint64        // LSN of the last one
 	torn    bool          // the bad commit claims to be the one that is expected
 	trailer *replayCommit // the bad commit itself, read by its trailer
 	end     int64         // where the bad commit ends, if trailer
@@ -109,6 +110,7 @@ func (r *recovery) scan(v *walWindow, w *walFile, pos int64, expected uint64) (s
 			}
 			if r.checkHeader(&h, full, w, at) == commitOK {
 				found.flushed = max(found.flushed, h.flushedLSN)
+				found.last = max(found.last, h.lsn)
 				if found.lsn == 0 {
 					found.lsn, found.pos = h.lsn, at
 				}

@@ -39,7 +39,8 @@ type Shard struct {
 	rowClass     int
 	lastRowClass int
 	pledged      int64 // WAL bytes that open and closed commits may need
-	flying       bool  // a group is in flight: its completion will call Poll
+	inFlight     int   // groups; when there is no room for another, a completion will call Poll
+	enough       int   // bytes that are worth another group beside those in flight
 	kickPending  bool
 	wantRoom     bool // somebody got ErrBusy since the last time there was room
 	filling      *slab
@@ -58,9 +59,10 @@ type Shard struct {
 	fileNumber int // of the newest WAL file; provisioner (and recovery) only
 
 	// Driver only.
-	group     *group // in flight, nil when idle
-	groupID   uint64 // of the newest group
+	groups    []*group // in flight, oldest first
+	groupID   uint64   // of the newest group
 	spares    []*group
+	done      []*group // of this Poll
 	comps     []disk.Completion
 	unflushed []rowRef // D1 rows written and not flushed
 	walDirty  bool     // commits were written and not flushed; under mu where the WAL file is chosen
@@ -73,26 +75,12 @@ type Shard struct {
 	markedLSN  atomic.Uint64 // newest LSN that a later durable commit declares flushed
 	lastCommit atomic.Int64  // when it completed, unix nanoseconds
 	flushSince atomic.Int64  // since when the oldest D1 commit waits, 0: none
-	inFlight   atomic.Int64  // when the group in flight was submitted, nanoseconds since Engine.opened; 0: none
 	flushLimit atomic.Int64  // shortest flush.ms among those waiting, nanoseconds
+	oldest     atomic.Int64  // when the oldest group in flight was submitted, nanoseconds since Engine.opened; 0: none
 
 	tuner  syncTuner
 	stats  shardStats
 	writer *segmentWriter
-}
-
-// group is what one flush covers: commits in one WAL file.
-type group struct {
-	id       uint64 // names its operations, so that a completion cannot be counted for another group
-	commits  []*commit
-	file     *walFile
-	writes   int // not yet completed
-	bytes    int
-	flushing bool
-	flush    bool // must be flushed before it is done
-	dsync    bool
-	err      error
-	began    int64
 }
 
 func newShard(e *Engine, id int) (*Shard, error) {
@@ -102,12 +90,14 @@ func newShard(e *Engine, id int) (*Shard, error) {
 		dir:       e.o.path(shardDirName(id)),
 		slabBytes: e.o.CommitBytesMax,
 		nextLSN:   1,
-		spares:    []*group{new(group), new(group)},
 		cold:      make(chan struct{}, 1),
 	}
 	slabs, err := newSlabs(e.o.RingBytes, s.slabBytes)
 	if err != nil {
 		return nil, fmt.Errorf("engine: tail ring: %w", err)
+	}
+	for range 2 * groupsMax { // in flight, and done but not told yet
+		s.spares = append(s.spares, new(group))
 	}
 	s.slabs = slabs
 	for i := len(slabs) - 1; i >= 0; i-- {
@@ -182,205 +172,16 @@ func (s *Shard) Poll() {
 		return
 	}
 	done := s.advance()
-	if s.group == nil {
-		s.submitNext()
+	s.submitNext()
+	for _, g := range done {
+		s.finish(g)
 	}
-	if done != nil {
-		s.finish(done)
+	clear(done)
+	if len(done) > 0 && len(s.groups) == 0 {
+		s.submitNext() // what they who were told have added
 	}
 	s.reclaim()
 	s.tellRoom()
-}
-
-// complete takes one completion.
-func (s *Shard) complete(c *disk.Completion) {
-	g := s.group
-	if g == nil || c.ID != g.id || g.writes == 0 {
-		panic(fmt.Sprintf("BUG: completion of group %d, in flight is %+v", c.ID, g))
-	}
-	g.writes--
-	if c.Err != nil && g.err == nil {
-		g.err = c.Err
-	}
-}
-
-// advance moves the group in flight to its next step. It returns the group when it is done.
-func (s *Shard) advance() *group {
-	g := s.group
-	if g == nil || g.writes > 0 {
-		return nil
-	}
-	if g.err != nil {
-		// The bytes on the device are undefined. Never retried, never trusted.
-		s.e.fail(fmt.Errorf("engine: WAL %s: %w", g.file.name, g.err))
-		s.failWaiters()
-		return nil
-	}
-	if g.flush && !g.flushing && !g.dsync && !s.e.o.sabotage.noFlush {
-		g.flushing = true
-		g.writes = 1
-		s.e.o.onWindow(winWALFlush)
-		if err := s.queue.Fsync(g.file.f, g.id); err != nil {
-			s.e.fail(fmt.Errorf("engine: WAL %s: %w", g.file.name, err))
-			return nil
-		}
-		s.submitQueue()
-		return nil
-	}
-	s.group = nil
-	s.inFlight.Store(0)
-	s.tuner.observe(g, s.e.now().UnixNano())
-	if n := len(g.commits); n > 0 {
-		s.writtenLSN.Store(g.commits[n-1].lsn)
-	}
-	s.walDirty = !g.flush
-	if g.flush {
-		s.durableLSN.Store(s.writtenLSN.Load())
-	}
-	return g
-}
-
-func (s *Shard) submitQueue() {
-	if err := s.queue.Submit(); err != nil {
-		s.e.fail(fmt.Errorf("engine: submit to the WAL queue: %w", err))
-	}
-}
-
-// submitNext gathers the closed and the open commits into a group and submits it.
-func (s *Shard) submitNext() {
-	s.mu.Lock()
-	s.kickPending = false
-	if s.open != nil {
-		s.closeOpen()
-	}
-	g := s.spares[len(s.spares)-1]
-	if !s.fillGroup(g) {
-		s.flying = false
-		s.mu.Unlock()
-		return
-	}
-	s.flying = true
-	s.spares = s.spares[:len(s.spares)-1]
-	s.mu.Unlock()
-
-	s.group = g
-	s.groupID++
-	g.id = s.groupID
-	now := s.e.now()
-	g.began = now.UnixNano()
-	s.inFlight.Store(max(1, int64(now.Sub(s.e.opened))))
-	s.e.o.onWindow(winWALWrite)
-	s.queueGroup(g)
-	s.submitQueue()
-}
-
-// fillGroup takes commits whose copies are done, in order, as far as they fit into the
-// current WAL file. Called with mu. It reports whether there is anything to submit.
-func (s *Shard) fillGroup(g *group) bool {
-	*g = group{commits: g.commits[:0]}
-	taken := 0
-	for taken < len(s.closed) {
-		c := s.closed[taken]
-		if c.copies.Load() != closedBit || (g.bytes > 0 && g.bytes+c.size > groupBytesMax) {
-			break
-		}
-		if s.cur == nil || !s.cur.fits(c.size) {
-			if len(g.commits) > 0 {
-				break
-			}
-			if s.walDirty {
-				// The old file still has unflushed commits; a flush of the new one would not cover them.
-				break
-			}
-			if !s.beginFile(c.lsn) {
-				break
-			}
-		}
-		c.filePos = s.cur.pos
-		s.cur.pos += int64(c.size)
-		s.pledged -= int64(c.size)
-		g.commits = append(g.commits, c)
-		g.bytes += c.size
-		taken++
-		for i := range c.used {
-			if r := &c.rows[i]; r.wait != nil || r.log == nil || !r.log.config().acksBeforeFlush() {
-				g.flush = true
-			}
-		}
-	}
-	// Moved down, not sliced off: the list would lose its room and allocate for every commit.
-	s.closed = s.closed[:copy(s.closed, s.closed[taken:])]
-	g.file = s.cur
-	blocked := len(s.closed) > 0 && len(g.commits) == 0
-	if s.wantFlush || blocked {
-		g.flush = g.flush || s.walDirty
-	}
-	s.wantFlush = false
-	return len(g.commits) > 0 || g.flush
-}
-
-// queueGroup seals the commits and queues their writes: neighbours in memory and file
-// share one.
-func (s *Shard) queueGroup(g *group) {
-	flushed := s.durableLSN.Load()
-	for _, c := range g.commits {
-		c.seal(g.file, flushed)
-	}
-	// RWF_DSYNC may reach the medium without flushing what was written before.
-	g.dsync = g.flush && !g.file.fresh && !s.walDirty && s.oneWrite(g) && s.tuner.wantsDsync(g.bytes)
-	if s.e.o.sabotage.noFlush {
-		g.dsync = false
-	}
-	if g.file.fresh && len(g.commits) > 0 {
-		g.file.fresh = false
-		s.queueWrite(g, g.file.header, 0)
-		s.queueWrite(g, g.file.header, g.file.end())
-	}
-	for i := 0; i < len(g.commits); {
-		c := g.commits[i]
-		n := c.size
-		for i++; i < len(g.commits) && g.commits[i].slab == c.slab && g.commits[i].start == c.start+n; i++ {
-			n += g.commits[i].size
-		}
-		for at := 0; at < n; at += writeBytesMax {
-			part := min(writeBytesMax, n-at)
-			s.queueWrite(g, c.slab.mem[c.start+at:c.start+at+part], c.filePos+int64(at))
-		}
-	}
-	if len(g.commits) == 0 {
-		g.flushing = true
-		g.writes++
-		s.e.o.onWindow(winWALFlush)
-		if err := s.queue.Fsync(g.file.f, g.id); err != nil {
-			s.e.fail(fmt.Errorf("engine: WAL %s: %w", g.file.name, err))
-		}
-	}
-	s.stats.commits.Add(uint64(len(g.commits)))
-	s.stats.walBytes.Add(uint64(g.bytes))
-	if g.flush {
-		s.stats.flushes.Add(1)
-	}
-}
-
-// oneWrite reports whether the group is one contiguous write.
-func (s *Shard) oneWrite(g *group) bool {
-	if len(g.commits) == 0 || g.bytes > writeBytesMax {
-		return false
-	}
-	for i := 1; i < len(g.commits); i++ {
-		p, c := g.commits[i-1], g.commits[i]
-		if c.slab != p.slab || c.start != p.start+p.size {
-			return false
-		}
-	}
-	return true
-}
-
-func (s *Shard) queueWrite(g *group, p []byte, off int64) {
-	g.writes++
-	if err := s.queue.Write(g.file.f, p, off, g.dsync, g.id); err != nil {
-		s.e.fail(fmt.Errorf("engine: WAL %s: %w", g.file.name, err))
-	}
 }
 
 // finish tells the logs of a written (and flushed) group.
@@ -417,9 +218,8 @@ func (s *Shard) finish(g *group) {
 		if data {
 			s.dataLSN.Store(c.lsn)
 		}
-		if c.used == 1 && c.rows[0].log == nil {
-			// This Mark is durable and declares everything before it.
-			s.markedLSN.Store(c.lsn - 1)
+		if g.flush {
+			s.markedLSN.Store(c.flushedLSN)
 		}
 	}
 	for _, l := range notify {
@@ -441,10 +241,6 @@ func (s *Shard) finish(g *group) {
 	s.spares = append(s.spares, g)
 	s.mu.Unlock()
 	s.e.o.OnCommit(s)
-	if s.group == nil {
-		// A flush of the old WAL file had to come first.
-		s.submitNext()
-	}
 }
 
 // advanceLog moves the ends of one log and remembers to tell its observer.
@@ -502,7 +298,7 @@ func (s *Shard) housekeep(now time.Time) {
 // data commit cannot pass for a torn tail.
 func (s *Shard) mark() bool {
 	s.mu.Lock()
-	busy := s.open != nil || len(s.closed) > 0 || s.flying
+	busy := s.open != nil || len(s.closed) > 0 || s.inFlight > 0
 	s.mu.Unlock()
 	if busy {
 		return false // the next commit carries the same news
@@ -592,8 +388,8 @@ func (s *Shard) failWaiters() {
 	waiters := s.roomWaiters
 	s.roomWaiters = nil
 	s.mu.Unlock()
-	if s.group != nil {
-		commits = append(commits, s.group.commits...)
+	for _, g := range s.groups {
+		commits = append(commits, g.commits...)
 	}
 	for _, c := range commits {
 		if c.copies.Load()&(closedBit-1) != 0 {

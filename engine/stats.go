@@ -44,7 +44,7 @@ type Stats struct {
 func (e *Engine) FlushAge() time.Duration {
 	now, oldest := int64(e.now().Sub(e.opened)), int64(0)
 	for _, s := range e.shards {
-		if since := s.inFlight.Load(); since != 0 {
+		if since := s.oldest.Load(); since != 0 {
 			oldest = max(oldest, now-since)
 		}
 	}
