@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"millrace/tools/numbered"
 	"millrace/tools/powercut"
 )
 
@@ -81,9 +82,9 @@ func TestNothingAcknowledgedIsLostToAPowerCut(t *testing.T) {
 	}
 }
 
-func value(i id) []byte {
+func value(i numbered.ID) []byte {
 	v := make([]byte, 40)
-	putValue(v, i)
+	numbered.Put(v, i)
 	return v
 }
 
@@ -93,23 +94,23 @@ func TestAuditorSeesDamage(t *testing.T) {
 	record := func(offset int64, v []byte) *kgo.Record {
 		return &kgo.Record{Topic: p.topic, Partition: p.partition, Offset: offset, Value: v}
 	}
-	changed := value(newID(0, 3))
+	changed := value(numbered.New(0, 3))
 	changed[20] ^= 1
 	for name, c := range map[string]struct {
 		records []*kgo.Record
 		broken  int
 	}{
-		"all is well":               {[]*kgo.Record{record(0, value(newID(0, 1))), record(1, value(newID(0, 3)))}, 0},
-		"a gap":                     {[]*kgo.Record{record(0, value(newID(0, 1))), record(2, value(newID(0, 5)))}, 1},
-		"another record":            {[]*kgo.Record{record(0, value(newID(0, 1))), record(1, value(newID(0, 4)))}, 1},
-		"changed bytes":             {[]*kgo.Record{record(0, value(newID(0, 1))), record(1, changed)}, 1},
-		"idempotent and twice":      {[]*kgo.Record{record(0, value(newID(0, 1))), record(1, value(newID(0, 3))), record(2, value(newID(0, 3)))}, 1},
-		"not idempotent, and twice": {[]*kgo.Record{record(0, value(newID(0, 1))), record(1, value(newID(0, 3))), record(2, value(newID(1, 1))), record(3, value(newID(1, 1)))}, 0},
+		"all is well":               {[]*kgo.Record{record(0, value(numbered.New(0, 1))), record(1, value(numbered.New(0, 3)))}, 0},
+		"a gap":                     {[]*kgo.Record{record(0, value(numbered.New(0, 1))), record(2, value(numbered.New(0, 5)))}, 1},
+		"another record":            {[]*kgo.Record{record(0, value(numbered.New(0, 1))), record(1, value(numbered.New(0, 4)))}, 1},
+		"changed bytes":             {[]*kgo.Record{record(0, value(numbered.New(0, 1))), record(1, changed)}, 1},
+		"idempotent and twice":      {[]*kgo.Record{record(0, value(numbered.New(0, 1))), record(1, value(numbered.New(0, 3))), record(2, value(numbered.New(0, 3)))}, 1},
+		"not idempotent, and twice": {[]*kgo.Record{record(0, value(numbered.New(0, 1))), record(1, value(numbered.New(0, 3))), record(2, value(numbered.New(1, 1))), record(3, value(numbered.New(1, 1)))}, 0},
 		"a value too short":         {[]*kgo.Record{record(0, []byte("x"))}, 1},
 	} {
 		l := newLedger()
-		l.promise(p, 0, newID(0, 1), acknowledged)
-		l.promise(p, 1, newID(0, 3), acknowledged)
+		l.promise(p, 0, numbered.New(0, 1), acknowledged)
+		l.promise(p, 1, numbered.New(0, 3), acknowledged)
 		a := newAuditor(l)
 		for _, r := range c.records {
 			a.record(p, r)
@@ -123,12 +124,12 @@ func TestAuditorSeesDamage(t *testing.T) {
 func TestLedgerSeesTwoRecordsAtOneOffset(t *testing.T) {
 	l := newLedger()
 	p := place{"t", 1}
-	l.promise(p, 7, newID(1, 1), acknowledged)
-	l.promise(p, 7, newID(1, 1), shown)
+	l.promise(p, 7, numbered.New(1, 1), acknowledged)
+	l.promise(p, 7, numbered.New(1, 1), shown)
 	if broken := l.promisesBroken(); len(broken) != 0 {
 		t.Errorf("the same record twice: %v", broken)
 	}
-	l.promise(p, 7, newID(2, 1), acknowledged)
+	l.promise(p, 7, numbered.New(2, 1), acknowledged)
 	if broken := l.promisesBroken(); len(broken) != 1 {
 		t.Errorf("%d found, want 1", len(broken))
 	}
@@ -136,11 +137,11 @@ func TestLedgerSeesTwoRecordsAtOneOffset(t *testing.T) {
 
 func TestIDsCarryProducerAndNumber(t *testing.T) {
 	for _, producer := range []int{0, 1, 1000} {
-		i := newID(producer, 1<<39+5)
-		if i.producer() != producer || i.number() != 1<<39+5 {
+		i := numbered.New(producer, 1<<39+5)
+		if i.Producer() != producer || i.Number() != 1<<39+5 {
 			t.Errorf("%v", i)
 		}
-		if got, err := parseValue(value(i)); err != nil || got != i {
+		if got, err := numbered.Parse(value(i)); err != nil || got != i {
 			t.Errorf("%v, %v", got, err)
 		}
 	}

@@ -7,14 +7,15 @@ import (
 	"time"
 
 	"millrace/tools/powercut"
+	"millrace/tools/process"
 )
 
 // ending is how a life of the broker ends.
 type ending interface {
 	String() string
-	data() string                       // the data directory
-	end(p *process, r *rand.Rand) error // nothing of the process is left when it returns
-	restore() error                     // makes the data directory ready for the next life
+	data() string                               // the data directory
+	end(p *process.Process, r *rand.Rand) error // nothing of the process is left when it returns
+	restore() error                             // makes the data directory ready for the next life
 	release() error
 }
 
@@ -32,11 +33,11 @@ func newEnding(o options, dir string) (ending, error) {
 // killed ends the process with SIGKILL: the kernel lives on.
 type killed struct{ dir string }
 
-func (killed) String() string                     { return "kill" }
-func (k killed) data() string                     { return k.dir }
-func (killed) end(p *process, _ *rand.Rand) error { return p.kill() }
-func (killed) restore() error                     { return nil }
-func (killed) release() error                     { return nil }
+func (killed) String() string                             { return "kill" }
+func (k killed) data() string                             { return k.dir }
+func (killed) end(p *process.Process, _ *rand.Rand) error { return p.Kill() }
+func (killed) restore() error                             { return nil }
+func (killed) release() error                             { return nil }
 
 // powerless cuts the power of the disk: what was not flushed is kept, lost or torn as chance wants.
 type powerless struct{ disk *powercut.Disk }
@@ -52,12 +53,12 @@ func (*powerless) String() string { return "power" }
 
 func (d *powerless) data() string { return filepath.Join(d.disk.Path(), "data") }
 
-func (d *powerless) end(p *process, r *rand.Rand) error {
+func (d *powerless) end(p *process.Process, r *rand.Rand) error {
 	if err := d.disk.Cut(r); err != nil {
 		return err
 	}
 	time.Sleep(dyingTime)
-	return p.kill()
+	return p.Kill()
 }
 
 func (d *powerless) restore() error { return errors.Join(d.disk.Stop(), d.disk.Start()) }

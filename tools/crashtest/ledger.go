@@ -1,49 +1,11 @@
 package main
 
 import (
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"sync"
+
+	"millrace/tools/numbered"
 )
-
-// id names a record: its producer and the producer's number for it. It is never 0.
-type id uint64
-
-func newID(producer int, number uint64) id { return id(uint64(producer+1)<<40 | number) }
-func (i id) producer() int                 { return int(i>>40) - 1 }
-func (i id) number() uint64                { return uint64(i) & (1<<40 - 1) }
-func (i id) String() string                { return fmt.Sprintf("producer %d record %d", i.producer(), i.number()) }
-
-// A value is: id (8 bytes), CRC-32C of the rest (4), filler. Big endian.
-const valueHeader = 12
-
-func putValue(v []byte, i id) {
-	binary.BigEndian.PutUint64(v, uint64(i))
-	x := uint64(i) * 0x9e3779b97f4a7c15 // filler that follows from the id, so that no two records are alike
-	for at := valueHeader; at < len(v); at += 8 {
-		x ^= x << 13
-		x ^= x >> 7
-		x ^= x << 17
-		var word [8]byte
-		binary.LittleEndian.PutUint64(word[:], x)
-		copy(v[at:], word[:])
-	}
-	binary.BigEndian.PutUint32(v[8:], crc32.Checksum(v[valueHeader:], castagnoli))
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func parseValue(v []byte) (id, error) {
-	if len(v) < valueHeader {
-		return 0, fmt.Errorf("a value of %d bytes", len(v))
-	}
-	i := id(binary.BigEndian.Uint64(v))
-	if binary.BigEndian.Uint32(v[8:]) != crc32.Checksum(v[valueHeader:], castagnoli) {
-		return i, fmt.Errorf("%v has changed bytes", i)
-	}
-	return i, nil
-}
 
 // place is one partition.
 type place struct {
@@ -64,7 +26,7 @@ type ledger struct {
 
 // page is one partition's part: by offset, 0 where nothing is known.
 type page struct {
-	must  []id
+	must  []numbered.ID
 	acked []bool // as long as must: whether a producer was told; else only a reader was
 	// verified is the offset up to which everything has been read back since the last restart.
 	verified int64
@@ -76,7 +38,7 @@ func newLedger() *ledger { return &ledger{partitions: map[place]*page{}} }
 const brokenMax = 20
 
 // promise books that a record stands at an offset: the broker acknowledged it, or showed it to a reader.
-func (l *ledger) promise(p place, offset int64, i id, how string) {
+func (l *ledger) promise(p place, offset int64, i numbered.ID, how string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	pg := l.page(p)
@@ -105,7 +67,7 @@ const (
 )
 
 // must is what has to stand at an offset; 0: anything.
-func (l *ledger) must(p place, offset int64) id {
+func (l *ledger) must(p place, offset int64) numbered.ID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	pg := l.page(p)

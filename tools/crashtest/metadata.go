@@ -10,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/tools/process"
 )
 
 // bookkeeper changes topics, settings and group offsets during the load and remembers what was acknowledged.
@@ -103,7 +105,7 @@ func (b *bookkeeper) mark(into map[string]bool, name string) {
 
 // audit compares the broker's answers with what was acknowledged. Nothing may be under way.
 func (b *bookkeeper) audit(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	ctx, cancel := context.WithTimeout(ctx, process.ReadyTimeout)
 	defer cancel()
 	list, err := b.admin.ListTopics(ctx)
 	if err != nil {

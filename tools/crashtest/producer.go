@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/tools/numbered"
+	"millrace/tools/process"
 )
 
 // producer writes numbered records to random partitions until its context ends, through all deaths of the
@@ -32,7 +35,7 @@ func newProducer(o options, seed string, number int, l *ledger) (*producer, erro
 		kgo.ProduceRequestTimeout(5 * time.Second),
 		kgo.MetadataMinAge(50 * time.Millisecond),
 		// A record that fails is counted, never silently tried again under another number.
-		kgo.RecordDeliveryTimeout(2 * readyTimeout), kgo.RecordRetries(1 << 30), kgo.UnknownTopicRetries(-1),
+		kgo.RecordDeliveryTimeout(2 * process.ReadyTimeout), kgo.RecordRetries(1 << 30), kgo.UnknownTopicRetries(-1),
 	}
 	codecs := []kgo.CompressionCodec{kgo.NoCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression(), kgo.GzipCompression()}
 	opts = append(opts, kgo.ProducerBatchCompression(codecs[number%len(codecs)]))
@@ -57,9 +60,9 @@ func (p *producer) run(loading, draining context.Context) {
 		pause = tick.C
 	}
 	for number := uint64(0); loading.Err() == nil; number++ {
-		i := newID(p.number, number)
-		v := make([]byte, valueHeader+p.random.IntN(p.o.messageSize))
-		putValue(v, i)
+		i := numbered.New(p.number, number)
+		v := make([]byte, numbered.Header+p.random.IntN(p.o.messageSize))
+		numbered.Put(v, i)
 		r := &kgo.Record{Topic: p.o.topics[p.random.IntN(len(p.o.topics))].name, Partition: p.random.Int32N(int32(p.o.partitions)), Value: v}
 		p.client.Produce(draining, r, func(r *kgo.Record, err error) {
 			if err != nil {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/tools/numbered"
 )
 
 // tail follows all partitions from the end and books what it is shown: what a consumer has seen may never
@@ -32,7 +34,7 @@ func tail(ctx context.Context, seed string, l *ledger, topics []topic) error {
 				l.broke("%v: a tail reader at offset %d was sent to offset %d", p, want, r.Offset)
 			}
 			next[p] = r.Offset + 1
-			i, err := parseValue(r.Value)
+			i, err := numbered.Parse(r.Value)
 			if err != nil {
 				l.broke("%v offset %d, shown to a tail reader: %v", p, r.Offset, err)
 				return
@@ -152,7 +154,7 @@ func (a *auditor) record(p place, r *kgo.Record) {
 		a.ledger.broke("%v: offset %d came where %d was due", p, r.Offset, a.next[p])
 	}
 	a.next[p] = r.Offset + 1
-	i, err := parseValue(r.Value)
+	i, err := numbered.Parse(r.Value)
 	if err != nil {
 		a.ledger.broke("%v offset %d: %v", p, r.Offset, err)
 		return
@@ -160,7 +162,7 @@ func (a *auditor) record(p place, r *kgo.Record) {
 	if must := a.ledger.must(p, r.Offset); must != 0 && must != i {
 		a.ledger.broke("%v offset %d: %v was acknowledged or shown, %v is there", p, r.Offset, must, i)
 	}
-	if i.producer()%2 != 0 {
+	if i.Producer()%2 != 0 {
 		return
 	}
 	byProducer := a.last[p]
@@ -168,8 +170,8 @@ func (a *auditor) record(p place, r *kgo.Record) {
 		byProducer = map[int]uint64{}
 		a.last[p] = byProducer
 	}
-	if last, ok := byProducer[i.producer()]; ok && i.number() <= last {
+	if last, ok := byProducer[i.Producer()]; ok && i.Number() <= last {
 		a.ledger.broke("%v offset %d: %v of an idempotent producer comes after its record %d", p, r.Offset, i, last)
 	}
-	byProducer[i.producer()] = i.number()
+	byProducer[i.Producer()] = i.Number()
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/tools/process"
 )
 
 // options describe a run.
@@ -83,19 +87,37 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, ending.release()) }()
-	p, err := newProcess(o, dir, ending.data())
+	p, kafka, err := newBroker(o, dir, ending.data())
 	if err != nil {
 		return err
 	}
-	if err := p.start(ctx); err != nil {
+	if err := p.Start(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.kill()) }()
-	if err := createTopics(ctx, p.kafka, o); err != nil {
+	defer func() { err = errors.Join(err, p.Kill()) }()
+	if err := createTopics(ctx, kafka, o); err != nil {
 		return err
 	}
-	t := &test{o: o, process: p, ending: ending, ledger: newLedger(), random: rand.New(rand.NewPCG(o.seed, 1<<40))}
+	t := &test{o: o, process: p, kafka: kafka, ending: ending, ledger: newLedger(), random: rand.New(rand.NewPCG(o.seed, 1<<40))}
 	return t.run(ctx)
+}
+
+// newBroker is a standalone broker that does not run yet, and the address of its clients.
+func newBroker(o options, dir, data string) (*process.Process, string, error) {
+	kafka, err := process.FreeAddress("127.0.0.1")
+	if err != nil {
+		return nil, "", err
+	}
+	admin, err := process.FreeAddress("127.0.0.1")
+	if err != nil {
+		return nil, "", err
+	}
+	_, port, err := net.SplitHostPort(kafka)
+	if err != nil {
+		return nil, "", err
+	}
+	command := append([]string{o.binary, "standalone", "--data-dir", data, "--kafka-port", port, "--admin-addr", admin}, o.brokerArgs...)
+	return &process.Process{Command: command, LogFile: filepath.Join(dir, "broker.log"), Admin: admin}, kafka, nil
 }
 
 func createTopics(ctx context.Context, seed string, o options) error {
@@ -120,7 +142,8 @@ func createTopics(ctx context.Context, seed string, o options) error {
 // test is one run under way.
 type test struct {
 	o       options
-	process *process
+	process *process.Process
+	kafka   string // host:port
 	ending  ending
 	ledger  *ledger
 	random  *rand.Rand
@@ -137,7 +160,7 @@ func (t *test) run(ctx context.Context) error {
 	var clients sync.WaitGroup
 	var producers []*producer
 	for i := range t.o.producers {
-		p, err := newProducer(t.o, t.process.kafka, i, t.ledger)
+		p, err := newProducer(t.o, t.kafka, i, t.ledger)
 		if err != nil {
 			return err
 		}
@@ -148,11 +171,11 @@ func (t *test) run(ctx context.Context) error {
 	defer stopTail()
 	var tails sync.WaitGroup
 	tails.Go(func() {
-		if err := tail(tailing, t.process.kafka, t.ledger, t.o.topics); err != nil {
+		if err := tail(tailing, t.kafka, t.ledger, t.o.topics); err != nil {
 			t.ledger.broke("tail reader: %v", err)
 		}
 	})
-	side, err := kgo.NewClient(kgo.SeedBrokers(t.process.kafka), kgo.DisableClientMetrics(), kgo.RetryTimeout(5*time.Second),
+	side, err := kgo.NewClient(kgo.SeedBrokers(t.kafka), kgo.DisableClientMetrics(), kgo.RetryTimeout(5*time.Second),
 		kgo.MetadataMinAge(10*time.Millisecond)) // which is how long kadm believes what it knows
 	if err != nil {
 		return err
@@ -183,14 +206,14 @@ func (t *test) run(ctx context.Context) error {
 	}
 	stopTail()
 	tails.Wait()
-	records, err := audit(ctx, t.process.kafka, t.ledger, t.o, true)
+	records, err := audit(ctx, t.kafka, t.ledger, t.o, true)
 	acked, seen := t.ledger.counts()
 	t.o.log.Info("read back from the start", "records", records, "acknowledged", acked, "shown", seen, "took", time.Since(began).Round(time.Second))
 	if err == nil && acked == 0 {
 		err = errors.New("nothing was acknowledged in the whole run")
 	}
 	if err == nil {
-		_, err = t.process.terminate()
+		_, err = t.process.Terminate()
 	}
 	return t.verdict(err)
 }
@@ -205,13 +228,13 @@ func (t *test) round(ctx context.Context, round int, books *bookkeeper) error {
 	case <-ctx.Done():
 	case <-time.After(load):
 	}
-	memory := t.process.memory()
+	memory := t.process.Memory()
 	how, took := t.ending.String(), time.Duration(0)
-	err := t.process.alive()
+	err := t.process.Alive()
 	if err == nil {
 		if round%terminateEvery == 0 {
 			how = "term"
-			took, err = t.process.terminate()
+			took, err = t.process.Terminate()
 		} else {
 			err = t.ending.end(t.process, t.random)
 		}
@@ -225,14 +248,14 @@ func (t *test) round(ctx context.Context, round int, books *bookkeeper) error {
 		return err
 	}
 	began := time.Now()
-	if err := t.process.start(ctx); err != nil {
+	if err := t.process.Start(ctx); err != nil {
 		return err
 	}
 	restart := time.Since(began)
 	if err := books.audit(ctx); err != nil {
 		return fmt.Errorf("metadata after the restart: %w", err)
 	}
-	records, err := audit(ctx, t.process.kafka, t.ledger, t.o, false)
+	records, err := audit(ctx, t.kafka, t.ledger, t.o, false)
 	acked, _ := t.ledger.counts()
 	t.o.log.Info("round", "n", round, "end", how, "load", load.Round(time.Millisecond), "ending", took.Round(time.Millisecond),
 		"restart", restart.Round(time.Millisecond), "acknowledged", acked, "read_back", records, "rss_mib", memory>>20)
