@@ -100,7 +100,7 @@ func (c *Checker) Add(e *Event) {
 		p := c.partition(e.Where)
 		p.commit[e.Text] = max(p.commit[e.Text], e.Offset)
 	case Fetched:
-		if want := c.partition(e.Where).commit[e.Text]; e.Offset < want {
+		if want, ok := c.partition(e.Where).commit[e.Text]; ok && e.Offset < want {
 			c.broke(CommitBack, e.Where, e.Offset, "group %s is there, %d was acknowledged before", e.Text, want)
 		}
 	case Leader:
@@ -116,6 +116,8 @@ func (c *Checker) Add(e *Event) {
 		}
 	case Broken:
 		c.broke(Harness, Where{}, 0, "%s", e.Text)
+	case Differ:
+		c.broke(Replicas, Where{}, 0, "%s", e.Text)
 	case Final:
 		c.final(e)
 	case FinalEnd:

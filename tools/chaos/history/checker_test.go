@@ -165,6 +165,7 @@ func TestEachRuleFires(t *testing.T) {
 		"changed bytes":                           {[]Event{{Kind: Corrupt, Client: reader, Where: t0, Offset: 1, Text: "x"}}, nil, []Rule{Unsent}},
 		"a client is told of a loss":              {[]Event{{Kind: Lost, Client: reader, Where: t0, Offset: 1, Text: "x"}}, nil, []Rule{DataLoss}},
 		"acks=1 is lost near a fault":             {nil, replace(4, final(3, 1, 1)), nil},
+		"replicas differ":                         {[]Event{{Kind: Differ, Text: "x"}}, nil, []Rule{Replicas}},
 		"no progress":                             {[]Event{{Kind: Broken, Text: "x"}}, nil, []Rule{Harness}},
 		"no end":                                  {nil, ending()[1:], []Rule{Harness}},
 		"nothing":                                 {nil, []Event{}, []Rule{Harness}},

@@ -31,6 +31,7 @@
 //	unsent           a record that nobody sent, or whose bytes have changed
 //	data-loss        a client was told that what it had read is gone
 //	unexplained-loss an acks=1 record lost although no fault was near
+//	replicas         two replicas differ, or a directory is not sound
 //	harness          the run itself could not do what it must: no progress, a node that does not come back
 //
 // Records of acks=1 that are lost are counted; near a fault they are not a violation. Transactions are not

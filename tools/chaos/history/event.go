@@ -30,6 +30,7 @@ const (
 	End      Kind = ')' // it is taken back and its node serves [Op, Text]
 	Note     Kind = 'n' // for the reader of the history [Text]
 	Broken   Kind = '!' // the run could not do what it must [Text]
+	Differ   Kind = '=' // replicas differ, or a directory is not sound [Text]
 	Final    Kind = 'F' // the last reader is shown a record [as Poll]
 	FinalEnd Kind = 'E' // the last reader is told where a partition ends [Where, Offset]
 )

@@ -27,6 +27,7 @@ const (
 	Unsent          Rule = "unsent"
 	DataLoss        Rule = "data-loss"
 	UnexplainedLoss Rule = "unexplained-loss"
+	Replicas        Rule = "replicas"
 	Harness         Rule = "harness"
 )
 
