@@ -15,7 +15,6 @@ import (
 	"millrace/tools/chaos/history"
 	"millrace/tools/chaos/load"
 	"millrace/tools/chaos/replicas"
-	"millrace/tools/powercut"
 )
 
 // The times that a cluster is given once nothing is wrong any more.
@@ -67,6 +66,7 @@ type test struct {
 	producers []*load.Producer
 	readers   []*load.Reader
 	members   []*load.Member
+	isStuck   bool
 }
 
 // attempt plays the run; finished says that it came to the point where everything was read.
@@ -76,6 +76,11 @@ func (t *test) attempt(ctx context.Context) (finished bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, t.cluster.Close()) }()
+	if t.o.lie {
+		for _, n := range t.cluster.Nodes {
+			n.Volume.Lie()
+		}
+	}
 	if err := t.cluster.Start(ctx); err != nil {
 		return false, err
 	}
@@ -108,7 +113,7 @@ func (t *test) play(ctx context.Context) (finished bool, err error) {
 	if err := t.breakThings(ctx); err != nil {
 		return false, err
 	}
-	if t.broken() && !t.o.negative() {
+	if t.isStuck || t.broken() && !t.o.negative() {
 		return false, nil
 	}
 	if err := t.heal(ctx); err != nil {
@@ -188,16 +193,15 @@ func (t *test) breakThings(ctx context.Context) error {
 		step := plan.Next()
 		t.pause(ctx, step.Pause)
 		if err := t.cluster.Alive(); err != nil {
-			t.recorder.Brokef("a node ended by itself: %v", err)
+			t.stuck("a node ended by itself: %v", err)
 			return nil
 		}
-		t.lie()
 		t.recorder.Add(history.Event{Kind: history.Begin, Op: number, Text: step.String()})
 		started := time.Now()
 		err := step.Do(ctx, t.cluster)
 		t.recorder.Add(history.Event{Kind: history.End, Op: number, Text: step.String()})
 		if err != nil {
-			t.recorder.Brokef("fault %d: %v", number, err)
+			t.stuck("fault %d: %v", number, err)
 			return nil
 		}
 		counts := t.recorder.Counts()
@@ -226,22 +230,18 @@ func (t *test) chosen() ([]fault.Fault, error) {
 	return some, nil
 }
 
-// lie lets the disks report flushes that they do not make.
-func (t *test) lie() {
-	if !t.o.lie {
-		return
-	}
-	for _, n := range t.cluster.Nodes {
-		n.Volume.SetFaults(powercut.Faults{LieFsync: true})
-	}
-}
-
 func (t *test) pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-t.recorder.Broken():
 	case <-time.After(d):
 	}
+}
+
+// stuck records that the cluster cannot be used any more: there is nothing to read or compare.
+func (t *test) stuck(format string, args ...any) {
+	t.recorder.Brokef(format, args...)
+	t.isStuck = true
 }
 
 func (t *test) broken() bool {

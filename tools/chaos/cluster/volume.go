@@ -18,6 +18,7 @@ import (
 type Volume struct {
 	path string
 	disk *powercut.Disk // nil: a folder of the machine's own filesystem
+	lies bool
 }
 
 // diskBytes is the size of a disk of a node's own: a sparse file.
@@ -42,13 +43,32 @@ func newVolume(dir string, disk bool) (*Volume, error) {
 func (v *Volume) Data() string { return filepath.Join(v.path, "data") }
 
 // CutPower loses what was not flushed. Until Restore everything fails.
-func (v *Volume) CutPower(r *rand.Rand) error { return v.disk.Cut(r) }
+func (v *Volume) CutPower(r *rand.Rand) error {
+	if v.lies {
+		// The filesystem believes the lie, too: it survives only as the whole that it was at the last true flush.
+		return v.disk.CutHard()
+	}
+	return v.disk.Cut(r)
+}
 
 // Restore mounts again what survived. Nobody may use the volume.
-func (v *Volume) Restore() error { return errors.Join(v.disk.Stop(), v.disk.Start()) }
+func (v *Volume) Restore() error {
+	err := errors.Join(v.disk.Stop(), v.disk.Start())
+	v.SetFaults(powercut.Faults{})
+	return err
+}
+
+// Lie makes flushes do nothing and succeed, from now on: a control that must be found out.
+func (v *Volume) Lie() {
+	v.lies = true
+	v.SetFaults(powercut.Faults{})
+}
 
 // SetFaults makes the disk misbehave until the next Restore.
-func (v *Volume) SetFaults(f powercut.Faults) { v.disk.SetFaults(f) }
+func (v *Volume) SetFaults(f powercut.Faults) {
+	f.LieFsync = v.lies
+	v.disk.SetFaults(f)
+}
 
 // ballastName is the file that uses up the space.
 const ballastName = "ballast"
