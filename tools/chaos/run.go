@@ -76,11 +76,6 @@ func (t *test) attempt(ctx context.Context) (finished bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, t.cluster.Close()) }()
-	if t.o.lie {
-		for _, n := range t.cluster.Nodes {
-			n.Volume.Lie()
-		}
-	}
 	if err := t.cluster.Start(ctx); err != nil {
 		return false, err
 	}
@@ -189,6 +184,11 @@ func (t *test) breakThings(ctx context.Context) error {
 	plan := fault.NewPlan(faults, t.o.nodes, t.o.seed)
 	began := time.Now()
 	t.pause(ctx, warmUp)
+	if t.o.lie {
+		for _, n := range t.cluster.Nodes {
+			n.Volume.Lie()
+		}
+	}
 	for number := int64(1); time.Since(began) < t.o.duration && ctx.Err() == nil && !t.broken(); number++ {
 		step := plan.Next()
 		t.pause(ctx, step.Pause)
