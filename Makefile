@@ -93,6 +93,10 @@ sim: ## the simulated disk under the engine and the metadata log, SEEDS seeds
 chaos: build ## kill -9 under load with a ledger, for DURATION; ARGS=-power cuts the power of a disk instead (root)
 	$(GO) run ./tools/crashtest -bin $(BIN) -duration $(DURATION) $(ARGS)
 
+.PHONY: chaos-cluster
+chaos-cluster: build ## three nodes taken apart under load for DURATION, then judged; ARGS="-network -disks" cuts wires and power, too (root)
+	$(GO) run -ldflags=$(LDFLAGS) ./tools/chaos -bin $(BIN) -duration $(DURATION) $(ARGS)
+
 .PHONY: bench
 bench: build ## a broker on a temporary directory and the load of record against it
 	tools/dev/bench.sh $(BIN) $(ARGS)

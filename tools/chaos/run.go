@@ -111,7 +111,7 @@ func (t *test) play(ctx context.Context) (finished bool, err error) {
 	if t.isStuck || t.broken() && !t.o.negative() {
 		return false, nil
 	}
-	if err := t.heal(ctx); err != nil {
+	if err := t.heal(ctx); err != nil || t.isStuck {
 		return false, err
 	}
 	stopLoading()
@@ -241,7 +241,10 @@ func (t *test) pause(ctx context.Context, d time.Duration) {
 // stuck records that the cluster cannot be used any more: there is nothing to read or compare.
 func (t *test) stuck(format string, args ...any) {
 	t.recorder.Brokef(format, args...)
-	t.isStuck = true
+	if !t.isStuck {
+		t.isStuck = true
+		t.picture()
+	}
 }
 
 func (t *test) broken() bool {
@@ -264,11 +267,14 @@ func (t *test) heal(ctx context.Context) error {
 		return err
 	}
 	for _, s := range stuck {
-		t.recorder.Brokef("no progress within %v of the end of the last fault: %s", progressTimeout, s)
+		t.stuck("no progress within %v of the end of the last fault: %s", progressTimeout, s)
 	}
 	progress := time.Since(began)
 	if _, err := replicaSets(ctx, t.cluster.Seeds()); err != nil {
-		t.recorder.Brokef("replicas are not in sync: %v", err)
+		t.stuck("replicas are not in sync: %v", err)
+	}
+	if t.isStuck {
+		return nil
 	}
 	t.o.log.Info("healed", "progress", progress.Round(time.Millisecond), "in_sync", time.Since(began).Round(time.Millisecond))
 	return nil

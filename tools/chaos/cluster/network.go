@@ -13,7 +13,7 @@ import (
 // The addresses within the tool's own namespace: they meet nobody else's.
 const (
 	clientHost = "10.77.0.254"
-	nobodyMAC  = "02:00:00:00:00:fe"
+	nobodyMAC  = "02:00:00:00:ff:ff"
 )
 
 func hostOf(node int) string { return fmt.Sprintf("10.77.0.%d", node) }
