@@ -332,6 +332,7 @@ func (b *Broker) leaveCluster(ctx context.Context) {
 			waiting = false
 			b.log.Warn("no controller took the leaderships of this broker in time: others take them when its session ends", "waited", stopPatience)
 		case <-after(look):
+			c.session.Beat() // its answer says when all is moved
 			lost += look
 			if c.session.Valid() {
 				lost = 0
