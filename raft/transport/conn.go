@@ -19,6 +19,9 @@ type Conn struct {
 	write struct {
 		sync.Mutex
 		timeout time.Duration
+		// Memory of WriteBulk; left is a field because net.Buffers.WriteTo would move a variable to the heap.
+		lead        []byte
+		parts, left net.Buffers
 	}
 	onClose func()
 	heard   atomic.Int64 // when the last frame arrived, unix nanoseconds
@@ -53,19 +56,28 @@ func (c *Conn) ReadFrame(limit int) (frameType byte, payload []byte, err error) 
 		if err != nil {
 			return 0, nil, err
 		}
-		c.heard.Store(now().UnixNano())
-		switch {
-		case frameType == framePing:
-			if err := c.writeFrame(framePong); err != nil {
-				return 0, nil, err
-			}
-		case frameType == framePong:
-		case frameType >= firstOwnType:
-			return 0, nil, ErrFrameMagic // a handshake's frame after the handshake
-		default:
+		own, err := c.arrived(frameType)
+		if err != nil {
+			return 0, nil, err
+		}
+		if !own {
 			return frameType, payload, nil
 		}
 	}
+}
+
+// arrived notes a sign of life and deals with the frames that are this package's own.
+func (c *Conn) arrived(frameType byte) (own bool, err error) {
+	c.heard.Store(now().UnixNano())
+	switch {
+	case frameType == framePing:
+		return true, c.writeFrame(framePong)
+	case frameType == framePong:
+		return true, nil
+	case frameType >= firstOwnType:
+		return false, ErrFrameMagic // a handshake's frame after the handshake
+	}
+	return false, nil
 }
 
 // WriteFrame writes one frame whose payload is given in parts. The parts may be used again afterwards.

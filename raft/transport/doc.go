@@ -19,6 +19,8 @@
 //   - A frame is at most what the reader allows, and memory is taken as bytes arrive.
 //   - Both CRCs of a frame are checked before its bytes are looked at; what decodes is still checked against the
 //     handshake (check.go), because dragonboat ends the process on messages that cannot be.
+//   - A bulk frame (WriteBulk, ReadBulk) is the exception: its head is checked, its bulk, which may go from a file to the
+//     socket by sendfile, is for who reads it to check. ReadFrame refuses such frames.
 //   - Sending raft messages never blocks: a bounded queue a peer drops its oldest; raft is told that the peer is
 //     unreachable and sends again.
 //   - A connection that is silent for its keep-alive time is closed, so that a healed network is found within a

@@ -12,7 +12,7 @@ import (
 //
 //	magic   u16  "MR"
 //	type    u8   meaning is the stream's; 0xf0 and above are this package's
-//	flags   u8   0
+//	flags   u8   0, or flagBulk (bulk.go)
 //	length  u32  of the payload
 //	crc     u32  CRC-32C of the payload
 //	head    u32  CRC-32C of the twelve bytes before it
@@ -66,38 +66,58 @@ func putHeader(h *[frameHeader]byte, kind byte, parts ...[]byte) error {
 	return nil
 }
 
-// readFrame reads one frame of at most limit bytes. The payload is a new slice.
-func readFrame(r io.Reader, limit int) (kind byte, payload []byte, err error) {
+// header is what the first bytes of a frame say.
+type header struct {
+	kind, flags byte
+	size        int
+	crc         uint32
+}
+
+// readHeader reads and checks the header of a frame of at most limit bytes.
+func readHeader(r io.Reader, limit int) (header, error) {
 	var h [frameHeader]byte
 	if _, err := io.ReadFull(r, h[:1]); err != nil {
-		return 0, nil, err
+		return header{}, err
 	}
 	if h[0] == 0x16 || h[0] == 0x15 { // a TLS handshake or alert record; no frame begins so
-		return 0, nil, ErrPeerSpeaksTLS
+		return header{}, ErrPeerSpeaksTLS
 	}
 	if _, err := io.ReadFull(r, h[1:]); err != nil {
-		return 0, nil, noEOF(err)
+		return header{}, noEOF(err)
 	}
 	switch {
 	case binary.LittleEndian.Uint16(h[0:]) != frameMagic:
-		return 0, nil, ErrFrameMagic
+		return header{}, ErrFrameMagic
 	case binary.LittleEndian.Uint32(h[12:]) != crc32.Checksum(h[:12], castagnoli):
-		return 0, nil, fmt.Errorf("%w (header)", ErrFrameCRC)
-	case h[3] != 0:
-		return 0, nil, fmt.Errorf("%w: flags %#x", ErrFrameMagic, h[3])
+		return header{}, fmt.Errorf("%w (header)", ErrFrameCRC)
+	case h[3] > flagBulk, h[3] == flagBulk && h[2] >= firstOwnType:
+		return header{}, fmt.Errorf("%w: flags %#x", ErrFrameMagic, h[3])
 	}
 	size := binary.LittleEndian.Uint32(h[4:])
 	if int64(size) > int64(limit) {
-		return 0, nil, fmt.Errorf("%w: %d bytes, allowed are %d", ErrFrameTooLarge, size, limit)
+		return header{}, fmt.Errorf("%w: %d bytes, allowed are %d", ErrFrameTooLarge, size, limit)
 	}
-	payload, err = readBytes(r, int(size))
+	return header{kind: h[2], flags: h[3], size: int(size), crc: binary.LittleEndian.Uint32(h[8:])}, nil
+}
+
+// readFrame reads one frame of at most limit bytes. The payload is a new slice. A bulk frame, whose payload is not all
+// checked, is refused: only readBulk's callers know what to do with it.
+func readFrame(r io.Reader, limit int) (kind byte, payload []byte, err error) {
+	h, err := readHeader(r, limit)
+	if err != nil {
+		return 0, nil, err
+	}
+	if h.flags != 0 {
+		return 0, nil, fmt.Errorf("%w: flags %#x", ErrFrameMagic, h.flags)
+	}
+	payload, err = readBytes(r, h.size)
 	if err != nil {
 		return 0, nil, noEOF(err)
 	}
-	if crc32.Checksum(payload, castagnoli) != binary.LittleEndian.Uint32(h[8:]) {
+	if crc32.Checksum(payload, castagnoli) != h.crc {
 		return 0, nil, ErrFrameCRC
 	}
-	return h[2], payload, nil
+	return h.kind, payload, nil
 }
 
 // readBytes reads n bytes into memory that at most doubles with what has arrived.
