@@ -45,3 +45,27 @@ func TestTruncateForgetsAnEpochWithoutRecords(t *testing.T) {
 		t.Fatalf("the log ends at %d", end)
 	}
 }
+
+// TestTruncateAcknowledgesWhatStays: batches that are still under way when the log is cut behind them are on the device when
+// the cut is, and count.
+func TestTruncateAcknowledgesWhatStays(t *testing.T) {
+	e := mustOpen(t, testOptions(t))
+	defer mustClose(t, e)
+	l := mustCreate(t, e, "t", 1)[0]
+	for round := range int64(50) {
+		start := l.AppendedEnd()
+		for at := start; at < start+10; at++ {
+			b := batch.NewBuilder(at, int32(round))
+			b.Append(0, nil, []byte("value"), nil)
+			if err := l.AppendAt(at, b.Build(), -1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Truncate(start+6, int32(round)); err != nil {
+			t.Fatal(err)
+		}
+		if end := l.AckEnd(); end != start+6 {
+			t.Fatalf("round %d: acknowledged up to %d, the log ends at %d and its cut is durable", round, end, start+6)
+		}
+	}
+}

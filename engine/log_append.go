@@ -218,7 +218,8 @@ func (l *Log) record(op logOp, durable *waiter) (logOp, error) {
 	row := walRow{logID: l.id, base: op.base, hw: l.highWater.Load(), seq: l.seq, leaderEpoch: op.epoch, pos: uint32(res.pos), kind: op.kind}
 	res.c.putRow(res.row, &row)
 	end := int64(-1)
-	if op.kind == recReset {
+	if op.kind == recReset || op.kind == recTruncate {
+		// Records before this one do not move the ends any more (cutEnds); what they brought below base is on the device with it.
 		end = op.base
 	}
 	res.c.rows[res.row] = rowRef{log: l, seq: l.seq, end: end, wait: durable}
