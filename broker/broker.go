@@ -208,9 +208,7 @@ func (b *Broker) openMeta(ctx context.Context) error {
 	}
 	if b.cluster != nil {
 		o.Lease, o.Lag, o.Stopped = b.leaseValid, b.lag, b.partitionStopped
-		if o.Replicator, err = b.startReplication(); err != nil {
-			return err
-		}
+		o.Replicator = b.startReplication()
 	}
 	b.partitions = replica.NewSet(o)
 	if err := b.partitions.Apply(img); err != nil {
@@ -219,7 +217,7 @@ func (b *Broker) openMeta(ctx context.Context) error {
 	for _, l := range b.partitions.Stray() {
 		b.log.Warn("a log on disk belongs to no topic: kept, not served", "topic_id", raft.UUID(l.TopicID()), "partition", l.Partition())
 	}
-	b.applied.set(img.Index)
+	b.applyIndex(img.Index)
 	b.meta.Updates(b.follow)
 	if b.cluster != nil {
 		b.tickers.Go(func() { b.keepISR(b.workers.ctx) })
@@ -287,7 +285,7 @@ func (b *Broker) follow(old, img *raft.Image) {
 		b.fail(fmt.Errorf("metadata could not be applied: %w", err))
 		return
 	}
-	b.applied.set(img.Index)
+	b.applyIndex(img.Index)
 	var gone []string
 	for _, c := range raft.TopicChanges(old, img) {
 		if c.New == nil && img.Topic(c.Old.Name) == nil {
@@ -296,6 +294,14 @@ func (b *Broker) follow(old, img *raft.Image) {
 	}
 	if len(gone) > 0 {
 		b.groups.topicsDeleted(gone)
+	}
+}
+
+// applyIndex notes that the partitions follow the metadata up to an index.
+func (b *Broker) applyIndex(index uint64) {
+	b.applied.set(index)
+	if b.cluster != nil {
+		b.cluster.replication.ImageChanged()
 	}
 }
 

@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"millrace/broker/replica"
+	"millrace/broker/replication"
 	"millrace/engine"
 	"millrace/engine/disk"
 	"millrace/raft"
 	"millrace/raft/controller"
+	"millrace/raft/transport"
 )
 
 // clusterNode is what a broker among several has beyond one alone. See doc.go for the order of a start.
@@ -24,11 +26,10 @@ type clusterNode struct {
 	boot        string    // names the running kernel; "": not known
 	addr        string    // of the cluster port, as the others are told
 
-	controller *controller.Controller // nil before the metadata is open
-	session    *controller.Session    // nil before the registration
-	stopping   atomic.Bool
-	// stopReplication ends what startReplication began.
-	stopReplication func()
+	controller  *controller.Controller // nil before the metadata is open
+	session     *controller.Session    // nil before the registration
+	stopping    atomic.Bool
+	replication *replication.Replication // nil before the registration
 }
 
 // agreed are settings that a cluster has for all its nodes: those of the topic count, then the cluster-wide dynamic
@@ -275,11 +276,31 @@ func (b *Broker) enterCluster(ctx context.Context) error {
 var errStale = errors.New("the cluster knows another process as this broker, or none: two processes must not have one node id")
 
 // startReplication starts what moves records between brokers, for partitions that lead or follow from then on. It runs
-// after the registration and before the first image is applied; the cluster port is open. Without a replicator records
-// stay with their leaders.
-func (b *Broker) startReplication() (replica.Replicator, error) {
-	b.cluster.stopReplication = func() {}
-	return nil, nil
+// after the registration and before the first image is applied; the cluster port is open.
+func (b *Broker) startReplication() replica.Replicator {
+	r := replication.New(replication.Options{
+		NodeID: b.nodeID, BrokerEpoch: func() int64 { return b.brokerEpoch }, ImageIndex: b.applied.get,
+		Find: func(topic [16]byte, partition int32) *replica.Partition {
+			// Nobody asks before the first image was applied: its index comes after it.
+			if t := b.partitions.TopicByID(topic); t != nil {
+				return t.Partition(partition)
+			}
+			return nil
+		},
+		Dial: b.dialBroker, Logger: b.log, Now: b.now,
+	})
+	r.Serve(b.meta.Port())
+	b.cluster.replication = r
+	return r
+}
+
+// dialBroker connects to another broker's cluster port.
+func (b *Broker) dialBroker(ctx context.Context, id int32, kind transport.Kind) (*transport.Conn, error) {
+	to, ok := b.meta.Target(id)
+	if !ok {
+		return nil, errNoAddress
+	}
+	return b.meta.Port().Dial(ctx, to, kind)
 }
 
 // leaseValid tells whether this broker may believe that it is not fenced. Beyond the lease acks=0 and acks=1 are to be
@@ -358,8 +379,8 @@ func (b *Broker) closeCluster() {
 	if c == nil {
 		return
 	}
-	if c.stopReplication != nil {
-		c.stopReplication()
+	if c.replication != nil {
+		c.replication.Close()
 	}
 	if c.session != nil {
 		c.session.Close()
