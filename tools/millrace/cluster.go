@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/broker"
 	"millrace/raft"
 	"millrace/tools/millrace/admin"
 )
@@ -53,7 +54,7 @@ ROLE: voters agree on the metadata, the others follow it. HEARD is the age of th
 	return cmd
 }
 
-func writeStatus(w io.Writer, s *admin.ClusterStatus) error {
+func writeStatus(w io.Writer, s *broker.ClusterStatus) error {
 	controller := "no controller"
 	if s.Controller >= 0 {
 		controller = fmt.Sprintf("controller: node %d (epoch %d)", s.Controller, s.ControllerEpoch)
@@ -96,7 +97,7 @@ func writeStatus(w io.Writer, s *admin.ClusterStatus) error {
 }
 
 // troubles are the things that an operator should look at, the worst first.
-func troubles(s *admin.ClusterStatus) (wrong []string) {
+func troubles(s *broker.ClusterStatus) (wrong []string) {
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	if n := s.Partitions.Offline; n > 0 {
 		say("%d partition(s) without a leader cannot be read or written: bring back the nodes that hold them", n)
@@ -111,7 +112,7 @@ func troubles(s *admin.ClusterStatus) (wrong []string) {
 		say("%d of %d voters can be reached; the metadata needs %d", up, all, all/2+1)
 	}
 	for _, n := range s.Nodes {
-		if n.State == admin.Fenced {
+		if n.State == broker.NodeFenced {
 			say("node %d is fenced", n.ID)
 		}
 	}
@@ -160,7 +161,7 @@ most %d vote.`, raft.MaxVoters),
 }
 
 // joinCommand is how a node is started that the cluster s does not know.
-func joinCommand(s *admin.ClusterStatus, id int32) string {
+func joinCommand(s *broker.ClusterStatus, id int32) string {
 	peers := ""
 	for _, n := range s.Nodes {
 		if n.ClusterAddr == "" || n.ID == id {
@@ -181,7 +182,8 @@ func newClusterRemove(c *clusterClient) *cobra.Command {
 		Long: `Take a node out of the cluster for good: drain it first, also if it is dead, so that others hold what it held. Its data
 directory is never let in again; a new one may join under the same number.
 
---force removes a node that still holds replicas, and a voter even if the voters that are left may not be enough.`,
+--force takes the vote of a node that still holds replicas, and drains it; run the command again when that is done. It also
+removes a voter when those that are left may not be enough.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := nodeArgument(args[0])
 			if err != nil {
@@ -197,11 +199,15 @@ directory is never let in again; a new one may join under the same number.
 				return fmt.Errorf("node %d is unknown here", id)
 			case n.Replicas > 0 && !force:
 				return fmt.Errorf("node %d still holds %d replica(s) and leads %d: millrace cluster drain %d gives them to others, then run this again", id, n.Replicas, n.Leads, id)
-			case n.State == admin.Live && !n.Draining && !force:
+			case n.State == broker.NodeLive && !n.Draining && !force:
 				return fmt.Errorf("node %d is live and would be given new partitions meanwhile: millrace cluster drain %d first", id, id)
 			}
 			if err := c.post(cmd.Context(), "remove", admin.RemoveRequest{Node: &id, Force: force}, nil); err != nil {
 				return err
+			}
+			if n.Replicas > 0 {
+				return c.done(cmd, outcome{Node: &id, Pending: true}, "node %d is out of the metadata's quorum and is being drained: once it holds nothing (millrace cluster status), "+
+					"run millrace cluster remove %d again", id, id)
 			}
 			return c.done(cmd, outcome{Node: &id}, "node %d is out; if its process still runs it ends by itself. Its data directory is not let in again: delete it before the node joins anew", id)
 		},
@@ -234,7 +240,7 @@ no drain is needed: a clean stop hands the leaderships over by itself.`,
 			}
 			hint := fmt.Sprintf("nothing has moved for a while: are there enough other nodes, live and not draining, for the replication factor? "+
 				"Add a node, or lower it with millrace cluster set-rf; millrace cluster drain %d --undo takes the drain back", id)
-			_, err = c.wait(cmd.Context(), cmd.ErrOrStderr(), hint, func(s admin.ClusterStatus) (progress, error) {
+			_, err = c.wait(cmd.Context(), cmd.ErrOrStderr(), hint, func(s broker.ClusterStatus) (progress, error) {
 				n, known := s.Node(id)
 				switch {
 				case !known:
@@ -279,7 +285,8 @@ func newClusterSetRF(c *clusterClient) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set-rf FACTOR [TOPIC...]", Short: "Give topics another number of replicas", Args: atLeast(1),
 		Long: `Give topics another number of replicas; without topics all of them, the internal ones included: so the topics of a broker
-that began alone get their copies. min.insync.replicas stays as it is. The command waits until nothing moves.`,
+that began alone get their copies. From three replicas up, and unless somebody has said otherwise, acks=all needs two in sync
+from then on (min.insync.replicas). The command waits until nothing moves.`,
 		Example: `  millrace cluster set-rf 3
   millrace cluster set-rf 3 orders payments --no-wait`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -311,7 +318,7 @@ func (c *clusterClient) moves(cmd *cobra.Command, o outcome, what string) error 
 		return c.done(cmd, o, "%s: started", what)
 	}
 	hint := "nothing has moved for a while: is every node live? See millrace cluster status"
-	_, err := c.wait(cmd.Context(), cmd.ErrOrStderr(), hint, func(s admin.ClusterStatus) (progress, error) {
+	_, err := c.wait(cmd.Context(), cmd.ErrOrStderr(), hint, func(s broker.ClusterStatus) (progress, error) {
 		return progress{fmt.Sprintf("%d partition(s) moving", s.Partitions.Moving), s.Partitions.Moving == 0}, nil
 	})
 	if err != nil {
@@ -353,7 +360,7 @@ the new version and you are sure of it: afterwards older versions cannot come ba
 }
 
 // behind names the nodes that do not know a level.
-func behind(s *admin.ClusterStatus, level int) (text string) {
+func behind(s *broker.ClusterStatus, level int) (text string) {
 	for _, n := range s.Nodes {
 		if n.MaxLevel < level {
 			text += fmt.Sprintf("; node %d knows %d", n.ID, n.MaxLevel)

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"millrace/broker"
 	"millrace/tools/millrace/admin"
 )
 
@@ -55,8 +56,8 @@ func (c *clusterClient) json(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&c.asJSON, "json", false, "print JSON")
 }
 
-func (c *clusterClient) status(ctx context.Context) (admin.ClusterStatus, error) {
-	var s admin.ClusterStatus
+func (c *clusterClient) status(ctx context.Context) (broker.ClusterStatus, error) {
+	var s broker.ClusterStatus
 	err := c.do(ctx, http.MethodGet, "", nil, &s)
 	return s, err
 }

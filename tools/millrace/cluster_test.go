@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"millrace/broker"
 	"millrace/tools/millrace/admin"
 )
 
@@ -20,7 +21,7 @@ import (
 type fakeAdmin struct {
 	*httptest.Server
 	mu     sync.Mutex
-	states []admin.ClusterStatus
+	states []broker.ClusterStatus
 	fails  int // looks that are answered with 503 first
 	looks  int
 	posts  []string // path and body
@@ -28,7 +29,7 @@ type fakeAdmin struct {
 	moves  int
 }
 
-func newFakeAdmin(t *testing.T, states ...admin.ClusterStatus) *fakeAdmin {
+func newFakeAdmin(t *testing.T, states ...broker.ClusterStatus) *fakeAdmin {
 	t.Helper()
 	f := &fakeAdmin{states: states}
 	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
@@ -80,11 +81,11 @@ func (f *fakeAdmin) try(ctx context.Context, args ...string) (stdout, stderr str
 }
 
 // three is a cluster of three voters and a fourth node that follows.
-func three() admin.ClusterStatus {
-	s := admin.ClusterStatus{ClusterID: "kitten", AnsweredBy: 1, Controller: 2, ControllerEpoch: 9, Level: 2, LevelPossible: 2, Partitions: admin.PartitionSummary{Total: 12}}
+func three() broker.ClusterStatus {
+	s := broker.ClusterStatus{ClusterID: "kitten", AnsweredBy: 1, Controller: 2, ControllerEpoch: 9, Level: 2, LevelPossible: 2, Partitions: broker.PartitionSummary{Total: 12}}
 	for id := int32(1); id <= 4; id++ {
-		s.Nodes = append(s.Nodes, admin.NodeStatus{
-			ID: id, Address: fmt.Sprintf("localhost:%d", 9091+id), ClusterAddr: fmt.Sprintf("localhost:%d", 9191+id), State: admin.Live,
+		s.Nodes = append(s.Nodes, broker.NodeStatus{
+			ID: id, Address: fmt.Sprintf("localhost:%d", 9091+id), ClusterAddr: fmt.Sprintf("localhost:%d", 9191+id), State: broker.NodeLive,
 			Voter: id < 4, Reachable: true, MetadataIndex: 77, MaxLevel: 2, Leads: 3, Replicas: 9, InSync: 9, Heard: 120,
 		})
 	}
@@ -92,7 +93,7 @@ func three() admin.ClusterStatus {
 }
 
 // but is a state with one node changed.
-func but(s admin.ClusterStatus, id int32, change func(n *admin.NodeStatus)) admin.ClusterStatus {
+func but(s broker.ClusterStatus, id int32, change func(n *broker.NodeStatus)) broker.ClusterStatus {
 	s.Nodes = slices.Clone(s.Nodes)
 	for i := range s.Nodes {
 		if s.Nodes[i].ID == id {
@@ -114,11 +115,11 @@ func TestClusterStatusShowsNodesAndTroubles(t *testing.T) {
 		}
 	}
 	out, _, err = well.try(t.Context(), "status", "--json")
-	var s admin.ClusterStatus
+	var s broker.ClusterStatus
 	if err != nil || json.Unmarshal([]byte(out), &s) != nil || len(s.Nodes) != 4 {
 		t.Errorf("%v\n%s", err, out)
 	}
-	sick := but(three(), 3, func(n *admin.NodeStatus) { n.State, n.Reachable, n.Heard = admin.Fenced, false, -1 })
+	sick := but(three(), 3, func(n *broker.NodeStatus) { n.State, n.Reachable, n.Heard = broker.NodeFenced, false, -1 })
 	sick.Partitions.UnderReplicated, sick.LevelPossible = 9, 3
 	f := newFakeAdmin(t, sick)
 	if out, _, err = f.try(t.Context(), "status"); err != nil {
@@ -149,7 +150,7 @@ func TestClusterAddPromotesOrSaysHowToStartTheNode(t *testing.T) {
 	}
 	full := three()
 	for id := int32(5); id <= 6; id++ {
-		full.Nodes = append(full.Nodes, admin.NodeStatus{ID: id, Voter: true})
+		full.Nodes = append(full.Nodes, broker.NodeStatus{ID: id, Voter: true})
 	}
 	if _, _, err = newFakeAdmin(t, full).try(t.Context(), "add", "4"); err == nil || !strings.Contains(err.Error(), "5 nodes vote already") {
 		t.Errorf("a sixth voter: %v", err)
@@ -164,8 +165,8 @@ func TestClusterAddPromotesOrSaysHowToStartTheNode(t *testing.T) {
 }
 
 func TestClusterDrainWaitsForLeadershipsThenReplicas(t *testing.T) {
-	draining := func(leads, replicas int) admin.ClusterStatus {
-		return but(three(), 3, func(n *admin.NodeStatus) { n.Draining, n.Leads, n.Replicas = true, leads, replicas })
+	draining := func(leads, replicas int) broker.ClusterStatus {
+		return but(three(), 3, func(n *broker.NodeStatus) { n.Draining, n.Leads, n.Replicas = true, leads, replicas })
 	}
 	f := newFakeAdmin(t, draining(3, 9), draining(3, 9), draining(0, 9), draining(0, 4), draining(0, 0))
 	f.fails = 1 // a controller that changes meanwhile is no reason to give up
@@ -190,7 +191,7 @@ func TestClusterDrainWaitsForLeadershipsThenReplicas(t *testing.T) {
 }
 
 func TestADrainThatGoesNowhereIsHintedAtAndCanBeLeft(t *testing.T) {
-	stuck := but(three(), 3, func(n *admin.NodeStatus) { n.Draining = true })
+	stuck := but(three(), 3, func(n *broker.NodeStatus) { n.Draining = true })
 	f := newFakeAdmin(t, stuck)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -217,19 +218,19 @@ func TestClusterRemoveSaysWhatIsLeftToDo(t *testing.T) {
 	if _, _, err := f.try(t.Context(), "remove", "9"); err == nil || !strings.Contains(err.Error(), "unknown") {
 		t.Errorf("an unknown node: %v", err)
 	}
-	idle := newFakeAdmin(t, but(three(), 3, func(n *admin.NodeStatus) { n.Leads, n.Replicas, n.InSync = 0, 0, 0 }))
+	idle := newFakeAdmin(t, but(three(), 3, func(n *broker.NodeStatus) { n.Leads, n.Replicas, n.InSync = 0, 0, 0 }))
 	if _, _, err := idle.try(t.Context(), "remove", "3"); err == nil || !strings.Contains(err.Error(), "drain 3 first") {
 		t.Errorf("a live node that is not drained: %v", err)
 	}
 	if len(f.posts)+len(idle.posts) != 0 {
 		t.Errorf("posted %v %v", f.posts, idle.posts)
 	}
-	if _, _, err := f.try(t.Context(), "remove", "3", "--force"); err != nil || f.posts[0] != `/cluster/remove {"node":3,"force":true}` {
-		t.Errorf("--force: %v, %v", err, f.posts)
+	if out, _, err := f.try(t.Context(), "remove", "3", "--force"); err != nil || f.posts[0] != `/cluster/remove {"node":3,"force":true}` || !strings.Contains(out, "run millrace cluster remove 3 again") {
+		t.Errorf("--force: %v, %v\n%s", err, f.posts, out)
 	}
-	for _, change := range []func(n *admin.NodeStatus){
-		func(n *admin.NodeStatus) { n.Leads, n.Replicas, n.Draining = 0, 0, true },
-		func(n *admin.NodeStatus) { n.Leads, n.Replicas, n.State, n.Reachable = 0, 0, admin.Fenced, false },
+	for _, change := range []func(n *broker.NodeStatus){
+		func(n *broker.NodeStatus) { n.Leads, n.Replicas, n.Draining = 0, 0, true },
+		func(n *broker.NodeStatus) { n.Leads, n.Replicas, n.State, n.Reachable = 0, 0, broker.NodeFenced, false },
 	} {
 		f := newFakeAdmin(t, but(three(), 3, change))
 		if out, _, err := f.try(t.Context(), "remove", "3"); err != nil || f.posts[0] != `/cluster/remove {"node":3,"force":false}` || !strings.Contains(out, "node 3 is out") {
@@ -239,7 +240,7 @@ func TestClusterRemoveSaysWhatIsLeftToDo(t *testing.T) {
 }
 
 func TestClusterBalanceAndSetRFWaitForTheMoves(t *testing.T) {
-	moving := func(n int) admin.ClusterStatus {
+	moving := func(n int) broker.ClusterStatus {
 		s := three()
 		s.Partitions.Moving = n
 		return s

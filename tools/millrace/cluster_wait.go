@@ -7,7 +7,7 @@ import (
 	"io"
 	"time"
 
-	"millrace/tools/millrace/admin"
+	"millrace/broker"
 )
 
 // stuckAfter is how many looks may show the same before a hint is given.
@@ -22,7 +22,7 @@ type progress struct {
 // wait looks at the cluster until it is done, and tells every change of how far it is. A node that cannot be asked is
 // tried again for as long as the timeout: nodes restart, controllers change. hint says what may be wrong when nothing
 // moves.
-func (c *clusterClient) wait(ctx context.Context, w io.Writer, hint string, look func(admin.ClusterStatus) (progress, error)) (admin.ClusterStatus, error) {
+func (c *clusterClient) wait(ctx context.Context, w io.Writer, hint string, look func(broker.ClusterStatus) (progress, error)) (broker.ClusterStatus, error) {
 	last, same, answered := "", 0, time.Now()
 	tick := time.NewTicker(max(time.Duration(c.interval), time.Millisecond))
 	defer tick.Stop()

@@ -16,6 +16,7 @@ import (
 // node is the broker as this program sees it.
 type node interface {
 	admin.Node
+	admin.Cluster
 	Shutdown(ctx context.Context) error
 	Failed() <-chan error
 }
@@ -55,8 +56,8 @@ func runServer(ctx context.Context, p *plan, warnings []string) error {
 	}
 	if web != nil {
 		web.Attach(n)
-		if c, ok := n.(admin.Cluster); ok && p.cluster != nil {
-			web.AttachCluster(c)
+		if p.cluster != nil {
+			web.AttachCluster(n)
 		}
 	}
 	p.warnOpen(log)

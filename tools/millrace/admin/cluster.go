@@ -8,12 +8,14 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"millrace/broker"
 )
 
 // Cluster is what the server asks of a node of a cluster. Every call asks a quorum or proposes a command; an error is
 // shown to the operator in its own words.
 type Cluster interface {
-	ClusterStatus(ctx context.Context) (ClusterStatus, error)
+	ClusterStatus(ctx context.Context) (broker.ClusterStatus, error)
 	// ClusterPromote gives a node that follows the metadata a vote.
 	ClusterPromote(ctx context.Context, node int32) error
 	// ClusterRemove takes a node out for good. Without force it must hold no replica, and the voters that are left must

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"millrace/broker"
 )
 
 // fakeCluster notes what it was asked for; err is what it answers.
@@ -22,8 +24,8 @@ func (f *fakeCluster) note(format string, args ...any) error {
 	return f.err
 }
 
-func (f *fakeCluster) ClusterStatus(context.Context) (ClusterStatus, error) {
-	return ClusterStatus{ClusterID: "abc", Controller: 2, Nodes: []NodeStatus{{ID: 1, State: Live, Voter: true, Reachable: true}}}, f.err
+func (f *fakeCluster) ClusterStatus(context.Context) (broker.ClusterStatus, error) {
+	return broker.ClusterStatus{ClusterID: "abc", Controller: 2, Nodes: []broker.NodeStatus{{ID: 1, State: broker.NodeLive, Voter: true, Reachable: true}}}, f.err
 }
 
 func (f *fakeCluster) ClusterPromote(_ context.Context, node int32) error {
@@ -117,7 +119,7 @@ func TestEveryClusterRequestReachesTheNode(t *testing.T) {
 		t.Errorf("balance answered %s", text)
 	}
 	code, text := send(t, s, "GET", "/cluster", "")
-	var status ClusterStatus
+	var status broker.ClusterStatus
 	if err := json.Unmarshal([]byte(text), &status); err != nil || code != 200 || status.ClusterID != "abc" || status.Controller != 2 || len(status.Nodes) != 1 {
 		t.Errorf("%d %s: %v", code, text, err)
 	}

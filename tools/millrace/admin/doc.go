@@ -3,7 +3,7 @@
 //	GET /metrics       Prometheus text; counters of the broker and of the Go process
 //	GET /healthz       200 while the process should be left alone (also while it recovers), 503 once it has failed
 //	GET /readyz        200 when clients are served, 503 with the reason before that and while it shuts down
-//	GET /cluster       the state of the cluster in JSON (ClusterStatus); 404 on a broker that runs alone
+//	GET /cluster       the state of the cluster in JSON (broker.ClusterStatus); 404 on a broker that runs alone
 //	GET /debug/pprof/  Go's profiles
 //
 // These change the cluster. They take small JSON bodies and want a header (HeaderGuard); they answer 204, or 200 with
