@@ -196,7 +196,7 @@ func each(names []string, f func(string) error) error {
 
 // explain adds the broker's own words to an error.
 func explain(err error, message string) error {
-	if err == nil || message == "" {
+	if err == nil || strings.Contains(err.Error(), strings.TrimSuffix(message, ".")) {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", err, message)
