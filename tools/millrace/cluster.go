@@ -31,7 +31,8 @@ func newClusterStatus(c *clusterClient) *cobra.Command {
 		Long: `Show the nodes of a cluster, who is the controller, and how the partitions are.
 
 STATE: live, fenced (silent, starting, or its disk failed: it leads nothing), stopping, absent (never registered), and draining.
-ROLE: voters agree on the metadata, the others follow it. HEARD is the age of the last heartbeat that the answering node
+ROLE: voters agree on the metadata, the others follow it; a removed node is in it no more and its replicas are still to be
+moved. HEARD is the age of the last heartbeat that the answering node
 (marked with *) received.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := c.status(cmd.Context())
@@ -72,14 +73,20 @@ func writeStatus(w io.Writer, s *broker.ClusterStatus) error {
 		if n.Draining {
 			state += ", draining"
 		}
-		if n.Voter {
+		switch {
+		case n.Voter:
 			role = "voter"
+		case n.ReplicaID == 0:
+			role = "removed"
 		}
 		var heard, metadata any = "-", n.MetadataIndex
 		if n.Heard >= 0 {
 			heard = n.Heard.Duration().Round(100 * time.Millisecond)
 		}
-		if !n.Reachable {
+		switch {
+		case n.ReplicaID == 0:
+			metadata = nil
+		case !n.Reachable:
 			metadata = "unreachable"
 		}
 		t.row(id, state, role, n.Address, n.ClusterAddr, n.Rack, n.Leads, n.InSync, n.Replicas, heard, metadata)
@@ -207,7 +214,8 @@ removes a voter when those that are left may not be enough.`,
 			}
 			if n.Replicas > 0 {
 				return c.done(cmd, outcome{Node: &id, Pending: true}, "node %d is out of the metadata's quorum and is being drained: once it holds nothing (millrace cluster status), "+
-					"run millrace cluster remove %d again", id, id)
+					"run millrace cluster remove %d again. Or put a new node in its place: start it under the same number with --join and an empty "+
+					"data directory, then millrace cluster drain %d --undo and millrace cluster add %d", id, id, id, id)
 			}
 			return c.done(cmd, outcome{Node: &id}, "node %d is out; if its process still runs it ends by itself. Its data directory is not let in again: delete it before the node joins anew", id)
 		},

@@ -86,7 +86,7 @@ func three() broker.ClusterStatus {
 	for id := int32(1); id <= 4; id++ {
 		s.Nodes = append(s.Nodes, broker.NodeStatus{
 			ID: id, Address: fmt.Sprintf("localhost:%d", 9091+id), ClusterAddr: fmt.Sprintf("localhost:%d", 9191+id), State: broker.NodeLive,
-			Voter: id < 4, Reachable: true, MetadataIndex: 77, MaxLevel: 2, Leads: 3, Replicas: 9, InSync: 9, Heard: 120,
+			Voter: id < 4, ReplicaID: uint64(id) + 1, Reachable: true, MetadataIndex: 77, MaxLevel: 2, Leads: 3, Replicas: 9, InSync: 9, Heard: 120,
 		})
 	}
 	return s
@@ -120,12 +120,13 @@ func TestClusterStatusShowsNodesAndTroubles(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	sick := but(three(), 3, func(n *broker.NodeStatus) { n.State, n.Reachable, n.Heard = broker.NodeFenced, false, -1 })
+	sick.Nodes = append(sick.Nodes, broker.NodeStatus{ID: 5, State: broker.NodeFenced, Heard: -1})
 	sick.Partitions.UnderReplicated, sick.LevelPossible = 9, 3
 	f := newFakeAdmin(t, sick)
 	if out, _, err = f.try(t.Context(), "status"); err != nil {
 		t.Error(err)
 	}
-	for _, want := range []string{"! node 3 is fenced", "! 2 of 3 voters can be reached; the metadata needs 2", "unreachable", "! 9 partition(s)", "millrace cluster finalize"} {
+	for _, want := range []string{"! node 3 is fenced", "! 2 of 3 voters can be reached; the metadata needs 2", "unreachable", "removed", "! 9 partition(s)", "millrace cluster finalize"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
