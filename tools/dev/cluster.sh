@@ -68,7 +68,7 @@ a=""; [[ $port == 9092 ]] || a=" --admin-addr 127.0.0.1:$(admin 1)"
 cat <<EOF
 
 In another terminal:
-  $bin topic create orders --partitions 6 --replication-factor 3 --set min.insync.replicas=2$b
+  $bin topic create orders --partitions 6 --replication-factor 3$b
   $bin produce orders 'first record' 'second record'$b
   $bin consume orders --from-beginning --exit-at-end$b
   $bin topic describe orders$b

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,6 +143,34 @@ func TestStandaloneSaysThatClusterSettingsDoNothing(t *testing.T) {
 	p, err := planOf(t, "--config", file(t, "millrace.cluster.peers=2@a:1\n"))
 	if err != nil || p.cluster != nil || len(p.warnings) != 1 || !strings.Contains(p.warnings[0], "millrace.cluster.peers") {
 		t.Errorf("warnings %q, %v", p.warnings, err)
+	}
+}
+
+func TestAnOpenClusterPortIsWarnedAbout(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("open sesame"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		warn bool
+	}{
+		{[]string{"--raft-addr=127.0.0.1:9192"}, false},
+		{[]string{"--raft-addr=localhost:9192"}, false},
+		{[]string{"--raft-addr=:9192"}, false},
+		{[]string{"--raft-addr=0.0.0.0:9192"}, true},
+		{[]string{"--raft-addr=[::]:9192"}, true},
+		{[]string{"--raft-addr=0.0.0.0:9192", "--cluster-secret-file", secret}, false},
+	} {
+		p, err := clusterPlanOf(t, append([]string{"raft-cluster", "--node-id=1"}, c.args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text strings.Builder
+		p.warnOpen(slog.New(slog.NewTextHandler(&text, nil)))
+		if got := strings.Contains(text.String(), "can act as a node"); got != c.warn {
+			t.Errorf("%v: warned %t\n%s", c.args, got, text.String())
+		}
 	}
 }
 

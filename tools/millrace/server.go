@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -88,7 +89,11 @@ func (p *plan) warnOpen(log *slog.Logger) {
 	} else {
 		log.Info("only this machine can connect, as there is no authentication: --bind-addr opens it to others", "addresses", p.listen)
 	}
-	if c := p.cluster; c != nil && !isLoopback(c.RaftAddr) && c.TLS == nil && len(c.Secret) == 0 {
+	c := p.cluster
+	if c == nil || c.TLS != nil || len(c.Secret) > 0 {
+		return
+	}
+	if host, _, _ := net.SplitHostPort(c.RaftAddr); !isLoopback(host) { // the plan has checked it
 		log.Warn("everyone who reaches the cluster port can act as a node: --cluster-secret-file, or --cluster-tls-cert, -key and -ca", "address", c.RaftAddr)
 	}
 }
