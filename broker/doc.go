@@ -23,6 +23,27 @@
 // are answered in their connections' order. acks=0 takes the same way without an
 // answer.
 //
+// # A broker among several
+//
+// Options.Cluster opens the cluster port (raft/transport); cluster.go has the order of a start:
+//
+//	engine, event loops      the logs are there, nobody asks for them
+//	raft.Open, AwaitReady    a quorum of the voters answers
+//	Form                     once in the life of the cluster; its id goes into the data directory
+//	controller.Run           every node runs one, the metadata's leader decides
+//	listeners are bound      nobody is accepted yet
+//	RegisterBrokerV2         fenced; the answer is the broker epoch; what may be lost is told (registration.go)
+//	replica.Set.Apply        logs of new partitions are made; still nothing is led
+//	controller.NewSession    heartbeats; the controller unfences, and leaderships come with the next images
+//	clients are accepted
+//
+// Any broker answers any admin request: it proposes by itself and answers once its own image has the outcome. A stop
+// asks the controller to take the leaderships first, which a lost quorum delays by a second.
+//
+// What the metadata acts on (min.insync.replicas, unclean.leader.election.enable, auto.leader.rebalance.enable) is the
+// topic's setting, else the cluster-wide dynamic one, else the default. A node's file gives its value to a cluster
+// that has none, and a cluster that three nodes or more formed begins with min.insync.replicas=2.
+//
 // # Ordering
 //
 // Raw and inline handlers run on the connection's loop in the order of the
@@ -44,7 +65,7 @@
 //
 // # Deliberately not here yet
 //
-// Transactions, KIP-848 groups, share groups, TLS, SASL, ACLs, quotas,
-// replication, tiered storage. None is advertised, and asking for one gets an
+// Transactions, KIP-848 groups, share groups, TLS, SASL, ACLs, quotas, several
+// advertised listeners, tiered storage. None is advertised, and asking for one gets an
 // error or a closed connection, as Kafka answers what it does not know.
 package broker
