@@ -529,6 +529,9 @@ func (n *Node) SetBrokerEpoch(epoch int64) {
 	}
 }
 
+// NodeID is this node's broker id.
+func (n *Node) NodeID() int32 { return n.o.NodeID }
+
 // ReplicaID is this node's raft replica.
 func (n *Node) ReplicaID() uint64 { return n.replicaID() }
 

@@ -33,7 +33,9 @@ type Controller struct {
 	mu sync.Mutex
 	c  *Core
 
-	round  rounds
+	round   rounds
+	probing sync.WaitGroup
+	asked   map[int32]bool // whose process is being looked for; guarded by mu
 	cancel context.CancelFunc
 	done   chan struct{}
 	poke   chan struct{}
@@ -47,7 +49,7 @@ func Run(n *raft.Node, o Options) *Controller {
 	if o.Clock == nil {
 		o.Clock = bootClock
 	}
-	c := &Controller{n: n, o: o, c: NewCore(o.Config), done: make(chan struct{}), poke: make(chan struct{}, 1)}
+	c := &Controller{n: n, o: o, c: NewCore(o.Config), asked: map[int32]bool{}, done: make(chan struct{}), poke: make(chan struct{}, 1)}
 	c.round.ask = func(ctx context.Context) (*raft.Image, error) { return n.Latest(ctx) }
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
@@ -61,14 +63,60 @@ func Run(n *raft.Node, o Options) *Controller {
 		}
 		return c.Heartbeat(ctx, h).AppendTo(nil), nil
 	})
+	n.Port().OnLost(func(peer transport.Identity) {
+		if _, leads := n.ControllerEpoch(); leads && peer.NodeID != n.NodeID() {
+			c.look(ctx, peer.NodeID)
+		}
+	})
 	go c.run(ctx)
 	return c
 }
 
+const probeTimeout = 200 * time.Millisecond
+
+// look finds out, aside, whether the process of a broker is still there. One that died need not be waited for: its
+// kernel says so.
+func (c *Controller) look(ctx context.Context, id int32) {
+	to, ok := c.n.Target(id)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !ok || c.asked[id] || ctx.Err() != nil {
+		return
+	}
+	c.asked[id] = true
+	began := c.o.Clock()
+	c.probing.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		defer cancel()
+		gone := c.n.Port().NobodyListens(ctx, to.Addr)
+		c.mu.Lock()
+		delete(c.asked, id)
+		if gone {
+			c.c.Gone(began, id)
+		}
+		c.mu.Unlock()
+		if gone {
+			c.hurry()
+		}
+	})
+}
+
+// hurry has something decided now and not at the next tick.
+func (c *Controller) hurry() {
+	select {
+	case c.poke <- struct{}{}:
+	default:
+	}
+}
+
 // Close stops deciding.
 func (c *Controller) Close() {
+	c.n.Port().OnLost(nil)
 	c.cancel()
 	<-c.done
+	c.mu.Lock() // whoever began to look before cancel is counted
+	c.mu.Unlock()
+	c.probing.Wait()
 }
 
 // Heartbeat observes and answers.
@@ -95,10 +143,7 @@ func (c *Controller) Heartbeat(ctx context.Context, h Heartbeat) Answer {
 	}
 	a.Fenced, a.MayStop = b.Fenced, b.ShuttingDown
 	if leads && (h.Stopping != b.ShuttingDown || b.Fenced && h.Ready) {
-		select { // something to decide: not at the next tick but now
-		case c.poke <- struct{}{}:
-		default:
-		}
+		c.hurry()
 	}
 	return a
 }
@@ -124,8 +169,18 @@ func (c *Controller) run(ctx context.Context) {
 			epoch = 0
 		}
 		c.mu.Lock()
-		decisions := c.c.Tick(c.o.Clock(), c.n.Image(), epoch)
+		now, img := c.o.Clock(), c.n.Image()
+		decisions := c.c.Tick(now, img, epoch)
+		var suspects []int32
+		if leads {
+			suspects = c.c.Suspects(now, img)
+		}
 		c.mu.Unlock()
+		for _, id := range suspects {
+			if id != c.n.NodeID() {
+				c.look(ctx, id)
+			}
+		}
 		for _, d := range decisions {
 			if !c.propose(ctx, d) {
 				break

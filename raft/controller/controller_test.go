@@ -27,10 +27,11 @@ type broker struct {
 type fleet struct {
 	t       *testing.T
 	brokers map[int32]*broker
+	session time.Duration
 }
 
 func newFleet(t *testing.T, ids ...int32) *fleet {
-	f := &fleet{t: t, brokers: map[int32]*broker{}}
+	f := &fleet{t: t, brokers: map[int32]*broker{}, session: 600 * ms}
 	for _, i := range ids {
 		l, err := net.Listen("tcp", "127.0.0.1:0") // only to learn a free port
 		must(t, err)
@@ -63,7 +64,7 @@ func (f *fleet) start(i int32, bootstrap bool) *broker {
 	}
 	b.node, err = raft.Open(raft.Options{Dir: b.dir, NodeID: i, Cluster: c})
 	must(f.t, err)
-	b.ctl = Run(b.node, Options{Config: Config{Session: 600 * ms, PreferAfter: 300 * ms, Scan: 200 * ms}})
+	b.ctl = Run(b.node, Options{Config: Config{Session: f.session, PreferAfter: 300 * ms, Scan: 200 * ms}})
 	f.t.Cleanup(b.kill)
 	return b
 }
@@ -211,6 +212,47 @@ func TestBrokersLiveAndDieUnderAController(t *testing.T) {
 	if last.session.Stale() {
 		t.Error("a broker without a quorum believes that it was replaced")
 	}
+}
+
+// TestDeadProcessNeedNotBeWaitedFor: a kernel that refuses connections says at once what silence would say a session later.
+func TestDeadProcessNeedNotBeWaitedFor(t *testing.T) {
+	f := newFleet(t, 1, 2, 3)
+	f.session = time.Hour
+	for i := range int32(3) {
+		f.start(i+1, true)
+	}
+	for i := range int32(3) {
+		f.register(f.brokers[i+1])
+	}
+	leads := func(b *broker) bool { return b.node != nil && b.node.IsController() }
+	fenced := func(by, id int32) bool {
+		m := f.brokers[by].node.Image()
+		return m.Broker(id) != nil && m.Broker(id).Fenced
+	}
+	for i := range int32(3) {
+		eventually(t, "a lease", f.brokers[i+1].session.Valid)
+	}
+	var first *broker
+	eventually(t, "a controller", func() bool {
+		for _, b := range f.brokers {
+			if leads(b) {
+				first = b
+			}
+		}
+		return first != nil
+	})
+	victim, witness := first.id%3+1, (first.id+1)%3+1
+	f.brokers[victim].kill()
+	eventually(t, "the dead broker to be fenced", func() bool { return fenced(first.id, victim) })
+	if fenced(first.id, witness) || fenced(first.id, first.id) {
+		t.Fatal("the living are fenced")
+	}
+	// The controller dies, and the next one looks for it.
+	f.start(victim, false)
+	f.register(f.brokers[victim])
+	eventually(t, "the broker that is back", func() bool { return !fenced(first.id, victim) })
+	first.kill()
+	eventually(t, "the dead controller to be fenced", func() bool { return fenced(witness, first.id) })
 }
 
 func TestLateProcessOfABrokerIsTold(t *testing.T) {

@@ -63,6 +63,7 @@ type observed struct {
 	beat    *Heartbeat    // nil before the first one
 	present time.Duration // unfenced since, as far as seen here
 	fenced  bool
+	gone    bool // nobody listens where it did, and it has said nothing since
 }
 
 type partitionID struct {
@@ -91,7 +92,29 @@ func (c *Core) Observe(now time.Duration, h Heartbeat) {
 	if h.BrokerEpoch > o.epoch || o.beat == nil {
 		o.epoch = h.BrokerEpoch
 	}
-	o.at, o.beat = max(o.at, now), &h
+	o.at, o.beat, o.gone = max(o.at, now), &h, false
+}
+
+// suspectAfter is how long a broker may be silent before somebody looks whether its process is still there: it has missed
+// a heartbeat then.
+const suspectAfter = 350 * time.Millisecond
+
+// Suspects are the brokers that should be alive and have been silent for a moment.
+func (c *Core) Suspects(now time.Duration, m *raft.Image) (ids []int32) {
+	for _, b := range m.SortedBrokers() {
+		if o := c.brokers[b.ID]; !b.Fenced && o != nil && !o.gone && now-o.at > suspectAfter {
+			ids = append(ids, b.ID)
+		}
+	}
+	return ids
+}
+
+// Gone says that a broker's process had ended at a time: its machine refused a connection. It need not be waited for. What was
+// heard of it later counts more.
+func (c *Core) Gone(at time.Duration, id int32) {
+	if o := c.brokers[id]; o != nil && o.at <= at {
+		o.gone = true
+	}
 }
 
 // Tick returns what is to be proposed now. epoch is the controller epoch, 0 if this voter is not the controller. The
@@ -158,6 +181,8 @@ func (c *Core) sessions(now time.Duration, m *raft.Image, epoch uint64) (out []D
 		silent := now - o.at
 		sick := ""
 		switch {
+		case o.gone:
+			sick = "its process has ended, nobody listens on its cluster port"
 		case silent > c.c.Session:
 			sick = fmt.Sprintf("no heartbeat for %v", silent.Round(time.Millisecond))
 		case o.beat == nil || o.epoch != b.Epoch:

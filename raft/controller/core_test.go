@@ -91,6 +91,36 @@ func TestLeaseEndsBeforeTheSession(t *testing.T) {
 	}
 }
 
+func TestBrokerWhoseProcessEndedIsFencedUnlessItSaysOtherwise(t *testing.T) {
+	w := newWorld(t)
+	w.register(1, "", false)
+	c := NewCore(Config{})
+	c.Observe(0, w.beat(1))
+	w.apply(c, 0)
+	if s := c.Suspects(300*ms, w.m); len(s) != 0 {
+		t.Fatalf("%v is suspected before it has missed a heartbeat", s)
+	}
+	if s := c.Suspects(400*ms, w.m); len(s) != 1 || s[0] != 1 {
+		t.Fatalf("suspects: %v", s)
+	}
+	c.Observe(450*ms, w.beat(1))
+	c.Gone(400*ms, 1) // looked at before the heartbeat came
+	w.apply(c, 450*ms)
+	if w.m.Broker(1).Fenced {
+		t.Fatal("fenced although it has spoken since")
+	}
+	c.Gone(500*ms, 1)
+	w.apply(c, 500*ms)
+	if !w.m.Broker(1).Fenced {
+		t.Fatal("not fenced")
+	}
+	c.Observe(600*ms, w.beat(1))
+	w.apply(c, 600*ms)
+	if w.m.Broker(1).Fenced {
+		t.Fatal("a broker that speaks stays fenced")
+	}
+}
+
 func TestFailedDirectoryAndStuckFlushFence(t *testing.T) {
 	for _, sick := range []func(*Heartbeat){
 		func(h *Heartbeat) { h.Failed = true },

@@ -11,9 +11,9 @@
 // what comes late is refused by apply and not by hope.
 //
 // Contract:
-//   - A broker is fenced when nothing was heard of it for a session by the controller's own observation, when its data
-//     directory failed, or when a flush of its is unfinished for a session. A process that stood still itself blames
-//     nobody for it.
+//   - A broker is fenced when nothing was heard of it for a session by the controller's own observation, at once when it
+//     falls silent and its machine says that nobody listens on its cluster port any more, when its data directory failed, or
+//     when a flush of its is unfinished for a session. A process that stood still itself blames nobody for it.
 //   - A broker's lease is shorter than its session and counts from when the answered heartbeat was sent.
 //   - Leaders come from the ISR, then the ELR. Outside both only by the topic's own setting, after a wait, and loudly.
 //   - Preferred leaders return, drained brokers are emptied, a few partitions at a time.

@@ -48,6 +48,7 @@ func (t *Transport) Serve(method uint16, m Method) {
 }
 
 func (t *Transport) serveCalls(c *Conn) {
+	defer t.tellLost(c.peer)
 	go c.KeepAlive(t.o.PingInterval, t.o.SilenceTimeout)
 	room := make(chan struct{}, callsAtOnce)
 	ctx, cancel := context.WithCancel(t.closing)

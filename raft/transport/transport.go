@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -81,6 +82,7 @@ type Transport struct {
 	shaking chan struct{}
 	callers map[Target]*caller
 	raft    *raftTransport
+	lost    func(Identity) // OnLost
 	closed  bool
 	closing context.Context
 	cancel  context.CancelFunc
@@ -158,6 +160,32 @@ func (t *Transport) handler(kind Kind) Handler {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.kinds[kind]
+}
+
+// OnLost has f told when a connection ends over which a peer made its calls: it may have died. f must not block.
+func (t *Transport) OnLost(f func(peer Identity)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lost = f
+}
+
+func (t *Transport) tellLost(peer Identity) {
+	t.mu.Lock()
+	f, closed := t.lost, t.closed
+	t.mu.Unlock()
+	if f != nil && !closed {
+		f(peer)
+	}
+}
+
+// NobodyListens reports whether the machine at an address says that nobody listens there: the process that did has ended. Any
+// other outcome, a time-out above all, proves nothing and is false.
+func (t *Transport) NobodyListens(ctx context.Context, addr string) bool {
+	c, err := t.o.Dial(ctx, addr)
+	if err == nil {
+		_ = c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // Addr is where the cluster port listens; nil without a listener.
