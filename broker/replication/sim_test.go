@@ -285,6 +285,9 @@ func describe(l *simLink) string {
 	for o := range l.s.mine {
 		b += fmt.Sprintf("  out %s: state %d stream %d stint %+v next %d received %d stored %d unwanted %t\n", o.key, o.state, o.stream, o.stint, o.next, o.received, o.stored, o.unwanted.Load())
 	}
+	for k, p := range l.to.parts {
+		b += fmt.Sprintf("  log %s: appended %d written %d durable %d acked %d hw %d\n", k, p.log.AppendedEnd(), p.log.WrittenEnd(), p.log.DurableEnd(), p.log.AckEnd(), p.HighWatermark())
+	}
 	if l.r != nil {
 		for _, in := range l.r.streams {
 			b += fmt.Sprintf("  in %s: state %d stream %d epoch %d generation %d end %d got %d dirty %t seat %t news %x\n", in.key, in.state, in.stream, in.epoch, in.generation, in.end, in.got, in.dirty, in.seat != nil && in.seat.taken.Load() == in, in.news.Load())

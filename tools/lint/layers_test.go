@@ -18,6 +18,8 @@ var layers = map[string][]string{
 	"broker": {"broker", "engine", "netpoll", "raft"},
 	// The partition state is the one part beside the shell that calls the engine.
 	"broker/replica": {"engine", "raft"},
+	// The streams between replicas: partitions, their logs, and the cluster port.
+	"broker/replication": {"broker/replica", "engine", "raft/transport"},
 	// Decisions in, records and answers out: no I/O below them.
 	"broker/group":  {"broker/group", "engine/batch"},
 	"broker/txn":    {"broker/txn", "engine/batch"},
