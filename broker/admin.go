@@ -145,7 +145,9 @@ func adminDeadline(ctx context.Context, timeoutMillis int32) (context.Context, c
 // metadata: an item that the first time has done is refused then, and it is for the
 // caller to see that in the image.
 func (b *Broker) propose(ctx context.Context, c raft.Command, n int) ([]raft.ItemResult, error) {
-	res, err := b.meta.ProposeAgain(ctx, c)
+	ctx, cancel := context.WithTimeout(ctx, proposalPatience)
+	defer cancel()
+	res, err := b.proposeAgain(ctx, c)
 	if err == nil {
 		err = res.Err()
 	}
@@ -160,6 +162,34 @@ func (b *Broker) propose(ctx context.Context, c raft.Command, n int) ([]raft.Ite
 	}
 	return res.Items, nil
 }
+
+// proposeAgain proposes until there is an answer, or ctx ends; but not at all while the
+// cluster has no leader: requests that wait for one would take the workers of those
+// that need none.
+func (b *Broker) proposeAgain(ctx context.Context, c raft.Command) (raft.Result, error) {
+	for waited := time.Duration(0); b.cluster != nil; waited += leaderLook {
+		if _, ok := b.meta.Leader(); ok {
+			break
+		}
+		if waited >= leaderPatience {
+			return raft.Result{}, fmt.Errorf("%w: the cluster has no quorum, or this broker does not reach it", raft.ErrNotReady)
+		}
+		if err := pause(ctx, leaderLook); err != nil {
+			return raft.Result{}, err
+		}
+	}
+	return b.meta.ProposeAgain(ctx, c)
+}
+
+// How long a request waits for the metadata. An election takes one or two seconds.
+const (
+	proposalPatience = 15 * time.Second
+	leaderPatience   = 2 * time.Second
+	leaderLook       = 20 * time.Millisecond
+	// firstUsePatience is for topics that are created on their first use: the client
+	// did not ask for that, and comes again.
+	firstUsePatience = 3 * time.Second
+)
 
 // topicNameFault checks a name as Kafka's Topic.validate does; the text is Kafka's.
 func topicNameFault(name string) *fault {

@@ -104,6 +104,9 @@ func (b *Broker) autoCreate(ctx context.Context, rc *requestContext, req *kmsg.M
 		}
 		if err := b.createTopicAuto(ctx, *name); err != nil && !errors.Is(err, context.Canceled) {
 			b.log.Warn("a topic could not be created on first use", "topic", *name, "error", err)
+			if errors.Is(err, raft.ErrNotReady) || errors.Is(err, context.DeadlineExceeded) {
+				return // nor would the others be
+			}
 		}
 	}
 }

@@ -38,12 +38,14 @@ func (b *Broker) createOffsetsTopic(ctx context.Context) error {
 // createTopicNow proposes a topic, and waits until this broker's logs of it exist. That somebody else was first is a
 // success.
 func (b *Broker) createTopicNow(ctx context.Context, img *raft.Image, t raft.NewTopic, partitions int32, rf int) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, firstUsePatience)
+	defer cancel()
 	t.ID = raft.NewUUID()
 	places := placer{img: img}
 	if t.Assignments, err = places.place(t.Name, 0, int(partitions), rf); err != nil {
 		return err
 	}
-	res, err := b.meta.ProposeAgain(ctx, raft.CreateTopics{Topics: []raft.NewTopic{t}})
+	res, err := b.proposeAgain(ctx, raft.CreateTopics{Topics: []raft.NewTopic{t}})
 	if err == nil {
 		err = res.Err()
 	}

@@ -148,6 +148,9 @@ func explain(err error) error {
 func (b *Broker) untilAnswered(ctx context.Context, f func() error) error {
 	for {
 		err := f()
+		if failed := b.failure.Load(); failed != nil {
+			return *failed
+		}
 		if err == nil || ctx.Err() != nil || !errors.Is(err, raft.ErrNotReady) && !errors.Is(err, raft.ErrOutcomeUnknown) || errors.Is(err, raft.ErrClosed) {
 			return err
 		}

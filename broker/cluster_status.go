@@ -100,20 +100,18 @@ func (s *ClusterStatus) Voters() (all, reachable int) {
 }
 
 // statusPatience bounds the asking of a quorum: a status that says that there is none is worth more than an error.
-const statusPatience = 3 * time.Second
+const statusPatience = 2 * time.Second
 
-// ClusterStatus asks the other nodes, for three seconds at most, and says what it knows.
+// ClusterStatus asks the other nodes, for a few seconds at most, and says what it knows.
 func (b *Broker) ClusterStatus(ctx context.Context) (ClusterStatus, error) {
 	asking, cancel := context.WithTimeout(ctx, statusPatience)
 	defer cancel()
-	members, err := b.meta.Quorum(asking)
-	quorum := err == nil
-	if !quorum {
-		if ctx.Err() != nil {
-			return ClusterStatus{}, ctx.Err()
-		}
-		members = b.membersKnown()
+	_, err := b.meta.Latest(asking)
+	if ctx.Err() != nil {
+		return ClusterStatus{}, ctx.Err()
 	}
+	quorum := err == nil
+	members := b.meta.Known(ctx)
 	img := b.meta.Image()
 	s := ClusterStatus{
 		ClusterID: img.ClusterID, AnsweredBy: b.nodeID, Controller: raft.NoBroker, ControllerEpoch: int64(img.Controller.Epoch),
@@ -160,23 +158,6 @@ func (b *Broker) ClusterStatus(ctx context.Context) (ClusterStatus, error) {
 	}
 	slices.SortFunc(s.Nodes, func(a, b NodeStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return s, nil
-}
-
-// membersKnown is Quorum without asking anybody.
-func (b *Broker) membersKnown() []raft.QuorumReplica {
-	img, voters := b.meta.Image(), b.meta.Voters()
-	var out []raft.QuorumReplica
-	for id, r := range img.Replicas {
-		if r.Removed {
-			continue
-		}
-		m := raft.QuorumReplica{ReplicaID: id, NodeID: r.NodeID, Voter: slices.Contains(voters, id)}
-		if id == b.meta.ReplicaID() {
-			m.Index, m.Reachable = img.Index, true
-		}
-		out = append(out, m)
-	}
-	return out
 }
 
 // possibleLevel is the highest level that every broker can apply.

@@ -17,6 +17,7 @@ import (
 	"millrace/raft"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -305,9 +306,22 @@ func TestStopGivesLeadershipsAway(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 
-	// Two stop: the third one has no quorum left, and still ends (its stop has a limit).
+	// Two stop: the third one has no quorum left. It serves what needs none, refuses what does, and still ends.
 	f.stopNode(rest[0])
 	f.stopNode(rest[1])
+	b, c := f.b(stopped), f.client(stopped)
+	eventually(t, "no leader of the metadata", func() bool { _, ok := b.meta.Leader(); return !ok })
+	r2 := ask[*kmsg.CreateTopicsResponse](t, c, createRequest(newTopicRequest("no-quorum", 1, 1))).Topics[0]
+	wantCode(t, "a topic without a quorum", r2.ErrorCode, kerr.NotController)
+	m, err := kadm.NewClient(c).Metadata(testContext(t), "moved", "made-on-first-use")
+	if err != nil || len(m.Topics["moved"].Partitions) != 6 || !errors.Is(m.Topics["made-on-first-use"].Err, kerr.UnknownTopicOrPartition) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	s, err := b.ClusterStatus(testContext(t))
+	if voters, reachable := s.Voters(); err != nil || s.Controller != raft.NoBroker || voters != 3 || reachable != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	eventually(t, "the end of the lease", func() bool { return !b.leaseValid() })
 	f.stopNode(stopped)
 }
 

@@ -519,6 +519,25 @@ func (n *Node) Quorum(ctx context.Context) ([]QuorumReplica, error) {
 		}
 		out = append(out, r)
 	}
+	n.probe(ctx, out)
+	return out, nil
+}
+
+// Known is Quorum without asking who is in the raft group: as far as this node has applied. It needs no quorum.
+func (n *Node) Known(ctx context.Context) []QuorumReplica {
+	m, voters := n.Image(), n.Voters()
+	var out []QuorumReplica
+	for _, r := range m.sortedReplicas() {
+		if !r.Removed {
+			out = append(out, QuorumReplica{ReplicaID: r.ID, NodeID: r.NodeID, Voter: slices.Contains(voters, r.ID)})
+		}
+	}
+	n.probe(ctx, out)
+	return out
+}
+
+// probe asks members how far they are, all at once.
+func (n *Node) probe(ctx context.Context, out []QuorumReplica) {
 	var asking sync.WaitGroup
 	for i := range out {
 		r := &out[i]
@@ -536,7 +555,6 @@ func (n *Node) Quorum(ctx context.Context) ([]QuorumReplica, error) {
 		})
 	}
 	asking.Wait()
-	return out, nil
 }
 
 // TransferLeader asks the leader to hand over to a voter: before a clean stop, say. Nothing promises that it does.
