@@ -290,7 +290,7 @@ func (b *Broker) startReplication() replica.Replicator {
 			}
 			return nil
 		},
-		Dial: b.dialBroker, Logger: b.log, Now: b.now,
+		Dial: b.dialBroker, CatchUpBytesPerSecond: b.conf.CatchUpBytesPerSecond, Logger: b.log, Now: b.now,
 	})
 	r.Serve(b.meta.Port())
 	b.cluster.replication = r

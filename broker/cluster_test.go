@@ -445,12 +445,23 @@ func TestStandaloneDirectoryBecomesTheFirstNode(t *testing.T) {
 	if err := b.ClusterSetReplicationFactor(testContext(t), nil, 3); err != nil {
 		t.Fatal(err)
 	}
-	img := f.agree(1, 2, 3)
-	p := img.Partition("old", 0)
-	if len(p.Replicas) != 3 || len(p.Adding) != 2 && len(p.ISR) != 3 || img.ClusterConfig()["min.insync.replicas"] != "2" {
-		t.Fatalf("%+v, %v", p, img.ClusterConfig())
+	eventually(t, "three in-sync replicas of everything", func() bool {
+		s, err := b.ClusterStatus(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := b.meta.Image().Partition("old", 0)
+		return s.Partitions.Moving+s.Partitions.UnderReplicated == 0 && len(p.Replicas) == 3 && len(p.ISR) == 3
+	})
+	if m := b.meta.Image(); m.MinISR(m.Topic("old"), m.Partition("old", 0)) != 2 {
+		t.Errorf("three replicas, and min.insync.replicas is as for one: %v", m.ClusterConfig())
 	}
 	f.stopNode(1)
+	for i, r := range consumeN(t, f.client(2, kgo.ConsumeTopics("old")), 400) {
+		if r.Offset != int64(i) || string(r.Value) != fmt.Sprintf("value %d", i) {
+			t.Fatalf("record %d after its first broker has left: offset %d, %q", i, r.Offset, r.Value)
+		}
+	}
 	o := f.options(1)
 	o.Cluster = nil
 	if alone, err := Start(testContext(t), o); !errors.Is(err, raft.ErrClusterDirectory) {
@@ -496,5 +507,60 @@ func TestClusterOptionsThatCannotBeAreRefused(t *testing.T) {
 	}
 	if err := <-f.launch(1, func(o *Options) { o.Cluster.RaftAddr = "" }); err == nil {
 		t.Fatal("a cluster without a port")
+	}
+}
+
+func TestRecordsAndGroupsMoveOnWhenABrokerStops(t *testing.T) {
+	f := newFleet(t, 1, 2, 3)
+	f.start(bootstrap, 1, 2, 3)
+	ctx := testContext(t)
+	if _, err := kadm.NewClient(f.client(1)).CreateTopic(ctx, 1, 3, nil, "kept"); err != nil {
+		t.Fatal(err)
+	}
+	seeds := kgo.SeedBrokers(f.b(1).Addr().String(), f.b(2).Addr().String(), f.b(3).Addr().String())
+	produceN(t, f.client(1, seeds), "kept", 0, 300)
+	m := f.client(2, seeds, kgo.ConsumeTopics("kept"), kgo.ConsumerGroup("g"), kgo.DisableAutoCommit())
+	consumeN(t, m, 300)
+	if err := m.CommitUncommittedOffsets(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+
+	// The one that leads the records stops; what leads the group may be another one.
+	for range 2 {
+		leader := f.agree(1, 2, 3).Partition("kept", 0).Leader
+		f.stopNode(leader)
+		var rest []int32
+		for _, id := range []int32{1, 2, 3} {
+			if id != leader {
+				rest = append(rest, id)
+			}
+		}
+		seeds = kgo.SeedBrokers(f.b(rest[0]).Addr().String(), f.b(rest[1]).Addr().String())
+		produceN(t, f.client(rest[0], seeds), "kept", 0, 100)
+		m = f.client(rest[1], seeds, kgo.ConsumeTopics("kept"), kgo.ConsumerGroup("g"), kgo.DisableAutoCommit())
+		first := int64(-1)
+		for _, r := range consumeN(t, m, 100) {
+			if first < 0 {
+				first = r.Offset
+			}
+		}
+		if first%100 != 0 || first < 300 {
+			t.Fatalf("the group goes on at %d", first)
+		}
+		if err := m.CommitUncommittedOffsets(ctx); err != nil {
+			t.Fatal(err)
+		}
+		m.Close()
+		f.start(nil, leader)
+		eventually(t, "all replicas in sync", func() bool {
+			s, err := f.b(leader).ClusterStatus(ctx)
+			return err == nil && s.Partitions.UnderReplicated == 0
+		})
+	}
+	if end, err := kadm.NewClient(f.client(1)).ListEndOffsets(ctx, "kept"); err != nil {
+		t.Fatal(err)
+	} else if o, _ := end.Lookup("kept", 0); o.Offset != 500 {
+		t.Errorf("%d records of 500", o.Offset)
 	}
 }

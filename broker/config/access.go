@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"math"
 	"time"
 )
 
@@ -188,6 +189,14 @@ func (b *Broker) ReplicaLagTime() time.Duration {
 
 // ReplicaLagMessages is how many records a follower may lack; 0: any number.
 func (b *Broker) ReplicaLagMessages() int64 { return b.long("replica.lag.max.messages") }
+
+// CatchUpBytesPerSecond bounds what a leader sends to one follower that catches up; 0: nothing does.
+func (b *Broker) CatchUpBytesPerSecond() int64 {
+	if rate := b.long("leader.replication.throttled.rate"); rate < math.MaxInt64 {
+		return max(rate, 1)
+	}
+	return 0
+}
 
 // The values of replica.selector.class, by the names that Kafka's users know.
 const (

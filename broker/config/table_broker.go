@@ -41,7 +41,7 @@ var brokerSettings = []Setting{
 	},
 	{
 		Name: "follower.replication.throttled.rate", Type: Long, Default: maxLong, Valid: atLeast(0), Update: ClusterWide,
-		Doc: "Bytes a second that a follower takes of the partitions in follower.replication.throttled.replicas.", Inert: noThrottle,
+		Doc: "Bytes a second that a follower takes while it catches up.", Inert: "the leader's rate counts",
 	},
 	{
 		Name: "group.initial.rebalance.delay.ms", Type: Int, Default: "3000", Valid: atLeast(0),
@@ -61,7 +61,7 @@ var brokerSettings = []Setting{
 	},
 	{
 		Name: "leader.replication.throttled.rate", Type: Long, Default: maxLong, Valid: atLeast(0), Update: ClusterWide,
-		Doc: "Bytes a second that a leader sends of the partitions in leader.replication.throttled.replicas.", Inert: noThrottle,
+		Doc: "Bytes a second that a leader sends to one follower that catches up: after a restart, or as a new replica. What a follower in sync gets is not bounded.",
 	},
 	{
 		Name: "listeners", Type: List, Default: "PLAINTEXT://127.0.0.1:9092",

@@ -27,7 +27,7 @@ const (
 	week    = "604800000"
 
 	noTiers    = "there is no tiered storage in Millrace"
-	noThrottle = "copying between brokers is not throttled"
+	noThrottle = "leader.replication.throttled.rate holds for every follower that catches up, listed or not"
 	noRecode   = "batches are stored and served exactly as their producer compressed them"
 )
 
