@@ -133,6 +133,7 @@ func (s *Shard) flushWritten() {
 		}
 	}
 	cover.ops = 1
+	s.stats.flushes.Add(1)
 	s.e.o.onWindow(winWALFlush)
 	if err := s.queue.Fsync(cover.file.f, cover.id); err != nil {
 		s.e.fail(fmt.Errorf("engine: WAL %s: %w", cover.file.name, err))
@@ -309,7 +310,7 @@ func (s *Shard) queueGroup(g *group) {
 	}
 	s.stats.commits.Add(uint64(len(g.commits)))
 	s.stats.walBytes.Add(uint64(g.bytes))
-	if g.flush {
+	if g.dsync {
 		s.stats.flushes.Add(1)
 	}
 	if g.ops == 0 {
