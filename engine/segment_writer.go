@@ -280,6 +280,10 @@ func (w *segmentWriter) stepRound() bool {
 // appends may use, one that they leave to other records.
 const walFilesReady = 2
 
+// walFilesAhead is how many a round tries to keep free, of a WAL that has all its files: a quarter, because appends go on while it
+// works, and a thousand logs take it as long as they take to fill some of them.
+func walFilesAhead(files int) int { return max(walFilesReady, files/4) }
+
 func (w *segmentWriter) stepWAL() (bool, error) {
 	s := w.s
 	s.mu.Lock()
@@ -288,6 +292,7 @@ func (w *segmentWriter) stepWAL() (bool, error) {
 	if full > 0 {
 		limit = s.fullFiles[0].lastLSN
 	}
+	files := free + full
 	total := int64(0)
 	for _, f := range s.fullFiles {
 		total += f.size
@@ -297,6 +302,7 @@ func (w *segmentWriter) stepWAL() (bool, error) {
 	}
 	if s.cur != nil {
 		total += s.cur.size
+		files++
 	}
 	s.mu.Unlock()
 	size := s.e.o.WALFileBytes
@@ -312,7 +318,7 @@ func (w *segmentWriter) stepWAL() (bool, error) {
 		s.mu.Unlock()
 		s.kick()
 		return true, nil
-	case free < walFilesReady && full > 0:
+	case free < walFilesAhead(files) && full > 0 && (free < walFilesReady || !canGrow):
 		_, err := w.round(limit)
 		if errors.Is(err, errNotReady) {
 			return false, nil
