@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"millrace/raft"
+	"millrace/raft/simraft"
 )
 
 // sim is a cluster on one simulated clock: brokers with records, voters with cores and images that lag, and a seeded
@@ -18,22 +19,15 @@ import (
 type sim struct {
 	rng     *rand.Rand
 	now     time.Duration
-	images  []*raft.Image // of the log, by number of commands
-	late    []proposal
+	log     *simraft.Log
 	brokers map[int32]*simBroker
 	voters  []*simVoter
 	leader  int // the voter that leads the shard
-	term    uint64
 	incar   int
 	acked   map[string]int // of each partition
 	fault   string         // first broken rule
 	lies    bool
 	stats   struct{ acked, unclean, fences, refusedOld int }
-}
-
-type proposal struct {
-	at time.Duration
-	c  raft.Command
 }
 
 type simVoter struct {
@@ -59,7 +53,9 @@ type simBroker struct {
 const simTopics = 6
 
 func newSim(seed uint64, lies bool) *sim {
-	s := &sim{rng: rand.New(rand.NewPCG(seed, 6)), brokers: map[int32]*simBroker{}, acked: map[string]int{}, lies: lies, images: []*raft.Image{raft.EmptyImage()}}
+	s := &sim{rng: rand.New(rand.NewPCG(seed, 6)), brokers: map[int32]*simBroker{}, acked: map[string]int{}, lies: lies}
+	s.log = simraft.New(s.rng)
+	s.log.Committed, s.log.Failed = s.committed, func(c raft.Command, err error) { s.broken("%T: %v", c, err) }
 	f := raft.FormCluster{ClusterID: "sim", Level: raft.MaxLevel}
 	for i := range int32(5) {
 		f.Replicas = append(f.Replicas, raft.Replica{ID: uint64(i) + 1, NodeID: i})
@@ -89,7 +85,7 @@ func newSim(seed uint64, lies bool) *sim {
 	return s
 }
 
-func (s *sim) head() *raft.Image { return s.images[len(s.images)-1] }
+func (s *sim) head() *raft.Image { return s.log.Head() }
 
 func (s *sim) broken(format string, args ...any) {
 	if s.fault == "" {
@@ -97,15 +93,10 @@ func (s *sim) broken(format string, args ...any) {
 	}
 }
 
-// commit applies a command at the end of the log and holds the rules.
-func (s *sim) commit(c raft.Command) raft.Result {
-	old := s.head()
-	m, r, err := old.Apply(old.Index+1, c)
-	if err != nil {
-		s.broken("%T: %v", c, err)
-		return r
-	}
-	s.images = append(s.images, m)
+func (s *sim) commit(c raft.Command) raft.Result { return s.log.Commit(c) }
+
+// committed holds the rules.
+func (s *sim) committed(old, m *raft.Image, c raft.Command, r raft.Result) {
 	if r.Code == raft.StaleControllerEpoch {
 		s.stats.refusedOld++
 	}
@@ -120,7 +111,6 @@ func (s *sim) commit(c raft.Command) raft.Result {
 			s.changed(fmt.Sprintf("%s-%d", change.New.Name, i), change.Old.Partition(int32(i)), p)
 		}
 	}
-	return r
 }
 
 // changed checks that a clean leader has everything that was acknowledged.
@@ -148,38 +138,28 @@ func (s *sim) changed(name string, old, p *raft.Partition) {
 // maximal adds the members that an ISR change under way may make part of the ISR: leaders wait for them too.
 func (s *sim) maximal(t *raft.Topic, index int32, p *raft.Partition) []int32 {
 	members := slices.Clone(p.ISR)
-	for _, l := range s.late {
-		c, ok := l.c.(raft.AlterPartitionsV2)
+	s.log.Late(func(late raft.Command) {
+		c, ok := late.(raft.AlterPartitionsV2)
 		if !ok || c.Partitions[0].TopicID != t.ID || c.Partitions[0].Partition != index || c.Partitions[0].PartitionEpoch < p.PartitionEpoch {
-			continue
+			return
 		}
 		for _, m := range c.Partitions[0].ISR {
 			if !slices.Contains(members, m.ID) {
 				members = append(members, m.ID)
 			}
 		}
-	}
+	})
 	return members
 }
 
 // propose is what becomes of a proposal: it commits, maybe unheard of, maybe later, maybe never.
-func (s *sim) propose(c raft.Command) {
-	switch s.rng.IntN(10) {
-	case 0: // dropped
-	case 1:
-		s.late = append(s.late, proposal{s.now + time.Duration(s.rng.IntN(5000))*ms, c})
-	default:
-		s.commit(c)
-	}
-}
+func (s *sim) propose(c raft.Command) { s.log.Propose(s.now, c, simraft.Usual()) }
 
 // lead makes a voter the leader of the shard; the old one may go on believing.
 func (s *sim) lead(v int) {
 	s.leader = v
-	s.term++
-	r := s.commit(raft.ClaimController{NodeID: int32(v), Term: s.term})
-	s.voters[v].epoch = uint64(r.Value)
-	s.voters[v].applied = len(s.images) - 1
+	s.voters[v].epoch = s.log.Claim(int32(v))
+	s.voters[v].applied = s.log.Len() - 1
 }
 
 // startBroker registers a new process; loses says that records are gone, as after a power cut.
@@ -217,14 +197,7 @@ func (s *sim) wipe(b *simBroker) {
 // pass lets time go by in steps of 50 ms.
 func (s *sim) pass(d time.Duration) {
 	for end := s.now + d; s.now < end && s.fault == ""; s.now += 50 * ms {
-		for i := 0; i < len(s.late); i++ {
-			if s.late[i].at <= s.now {
-				c := s.late[i].c
-				s.late = slices.Delete(s.late, i, i+1)
-				i--
-				s.commit(c)
-			}
-		}
+		s.log.Pass(s.now)
 		for _, id := range []int32{0, 1, 2, 3, 4} {
 			if b := s.brokers[id]; b.up && s.now-b.lastBeat >= 300*ms {
 				s.beat(b)
@@ -260,11 +233,11 @@ func (s *sim) tick(i int, v *simVoter) {
 		return
 	}
 	if i == s.leader {
-		v.applied = len(s.images) - 1
+		v.applied = s.log.Len() - 1
 	} else if s.rng.IntN(3) > 0 {
-		v.applied += s.rng.IntN(len(s.images) - v.applied)
+		v.applied += s.rng.IntN(s.log.Len() - v.applied)
 	}
-	m := s.images[v.applied]
+	m := s.log.At(v.applied)
 	if m.Controller.Epoch > v.epoch {
 		v.epoch = 0 // it has learnt that another one is the controller
 	}
@@ -275,7 +248,7 @@ func (s *sim) tick(i int, v *simVoter) {
 
 // isrs has leaders take live replicas into the ISR, a little behind the times.
 func (s *sim) isrs() {
-	m := s.images[max(0, len(s.images)-1-s.rng.IntN(3))]
+	m := s.log.At(max(0, s.log.Len()-1-s.rng.IntN(3)))
 	for _, t := range m.SortedTopics() {
 		for i, p := range t.Partitions {
 			if p.Leader == raft.NoLeader || !s.brokers[p.Leader].up || s.rng.IntN(3) == 0 {

@@ -41,6 +41,7 @@ var layers = map[string][]string{
 	"raft/logdb":      {"engine/disk"},
 	"raft/transport":  {"raft/transport"},
 	"raft/controller": {"raft", "raft/transport"},
+	"raft/simraft":    {"raft"}, // for tests
 }
 
 // foreign says which folders may import a module that is not ours and not for everyone.
