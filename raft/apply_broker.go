@@ -47,12 +47,12 @@ func (m *Image) register(c *RegisterBroker, x *RegisterBrokerV2, r *Result) {
 	m.changePartitions(func(t *Topic, p *Partition) *Partition {
 		n := p
 		if moved || x != nil && x.lost(m, t, p) {
-			n = m.forget(n, b.ID)
+			n = m.forget(t, n, b.ID)
 		}
 		if b.Fenced {
 			n = m.leave(t, n, b.ID)
 		} else {
-			n = m.begin(n, b.ID)
+			n = m.begin(t, n, b.ID)
 		}
 		return n
 	})
@@ -127,9 +127,9 @@ func (m *Image) unfenceBroker(c *UnfenceBroker, r *Result) {
 	b := *m.Brokers[c.ID]
 	b.Fenced = false
 	m.putBroker(&b)
-	m.changePartitions(func(_ *Topic, p *Partition) *Partition {
+	m.changePartitions(func(t *Topic, p *Partition) *Partition {
 		if p.Leader == NoLeader {
-			return m.begin(p, b.ID)
+			return m.begin(t, p, b.ID)
 		}
 		return p
 	})
@@ -207,7 +207,7 @@ func (t *Topic) changePartitions(f func(*Topic, *Partition) *Partition) *Topic {
 
 // begin lets a live broker lead where it leads already, in a new epoch, or where nobody does and
 // it may be elected.
-func (m *Image) begin(p *Partition, id int32) *Partition {
+func (m *Image) begin(t *Topic, p *Partition, id int32) *Partition {
 	switch {
 	case p.Leader == id:
 		n := *p
@@ -217,7 +217,7 @@ func (m *Image) begin(p *Partition, id int32) *Partition {
 	case p.Leader == NoLeader && (contains(p.ISR, id) || contains(p.ELR, id)):
 		n := *p
 		n.PartitionEpoch++
-		n.lead(id)
+		n.lead(id, m.effectiveMinISR(t, p))
 		return &n
 	default:
 		return p
@@ -234,13 +234,13 @@ func (m *Image) leave(t *Topic, p *Partition, id int32) *Partition {
 	n.setISR(without(p.ISR, id), m.effectiveMinISR(t, p))
 	n.PartitionEpoch++
 	if p.Leader == id {
-		m.elect(&n)
+		m.elect(t, &n)
 	}
 	return &n
 }
 
 // forget takes a broker that lost its data out of ISR and ELR.
-func (m *Image) forget(p *Partition, id int32) *Partition {
+func (m *Image) forget(t *Topic, p *Partition, id int32) *Partition {
 	if p.Leader != id && !contains(p.ISR, id) && !contains(p.ELR, id) {
 		return p
 	}
@@ -248,7 +248,7 @@ func (m *Image) forget(p *Partition, id int32) *Partition {
 	n.ISR, n.ELR = without(p.ISR, id), without(p.ELR, id)
 	n.PartitionEpoch++
 	if p.Leader == id {
-		m.elect(&n)
+		m.elect(t, &n)
 	}
 	return &n
 }
@@ -273,26 +273,26 @@ func (p *Partition) setISR(isr []int32, minISR int) {
 
 // elect chooses a leader from the ISR, else from the ELR, in order of preference. Who is to be drained comes after
 // everybody else.
-func (m *Image) elect(p *Partition) { p.elect(m.live, m.willing) }
+func (m *Image) elect(t *Topic, p *Partition) { p.elect(m.effectiveMinISR(t, p), m.live, m.willing) }
 
-func (p *Partition) elect(may ...func(int32) bool) {
+func (p *Partition) elect(minISR int, may ...func(int32) bool) {
 	// The ISR goes before the ELR whoever is drained: an election from the ELR shrinks the ISR to one.
 	for _, ids := range [][]int32{p.ISR, p.ELR} {
 		for i := len(may) - 1; i >= 0; i-- { // the narrowest wish first
 			for _, id := range p.Replicas {
 				if contains(ids, id) && may[i](id) {
-					p.lead(id)
+					p.lead(id, minISR)
 					return
 				}
 			}
 		}
 	}
-	p.lead(NoLeader)
+	p.lead(NoLeader, minISR)
 }
 
 // lead makes id the leader in a new epoch. One elected from the ELR is the whole ISR: it has all
-// that was acknowledged, the others have to prove it.
-func (p *Partition) lead(id int32) {
+// that was acknowledged, the others have to prove it. Where it is enough alone nobody else stays eligible.
+func (p *Partition) lead(id int32, minISR int) {
 	if p.Leader != NoLeader {
 		p.LastLeader = p.Leader
 	}
@@ -300,5 +300,8 @@ func (p *Partition) lead(id int32) {
 	p.LeaderEpoch++
 	if id != NoLeader && !contains(p.ISR, id) {
 		p.ISR, p.ELR = []int32{id}, without(p.ELR, id)
+		if minISR <= 1 {
+			p.ELR = nil
+		}
 	}
 }

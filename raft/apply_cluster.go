@@ -202,9 +202,10 @@ func (e *topicEdits) reassign(c *Reassignment) ItemResult {
 }
 
 // lowerELR ends all eligibility outside the ISR when the effective min.insync.replicas falls: below the new bound
-// records are acknowledged that those replicas lack.
+// records are acknowledged that those replicas lack. Where the ISR is empty nobody acknowledges anything before one of the
+// eligible is elected, and that election ends the eligibility of the others.
 func (p *Partition) lowerELR(before, now int) {
-	if now < before || len(p.ISR) >= now {
+	if len(p.ISR) > 0 && (now < before || len(p.ISR) >= now) {
 		p.ELR = nil
 	}
 }
@@ -223,7 +224,7 @@ func (e *topicEdits) cancelReassignment(t *Topic, partition int32, p *Partition)
 	n.PartitionEpoch++
 	n.lowerELR(m.effectiveMinISR(t, p), m.effectiveMinISR(t, &n))
 	if contains(p.Adding, n.Leader) {
-		m.elect(&n)
+		m.elect(t, &n)
 	}
 	e.put(t, partition, &n)
 	return ItemResult{}
@@ -249,7 +250,7 @@ func (m *Image) settle(t *Topic, p *Partition) {
 	}
 	n.ELR = nil
 	if contains(p.Removing, p.Leader) {
-		m.elect(&n)
+		m.elect(t, &n)
 	}
 	*p = n
 }

@@ -289,6 +289,31 @@ func TestLoweredReplicationFactorClearsELR(t *testing.T) {
 	}
 }
 
+// Two of two replicas stop in order, then the partition is given to one other broker: whoever of the two comes back has
+// all that was acknowledged. With the ELR cleared nobody could ever lead.
+func TestLeaderlessPartitionKeepsItsELR(t *testing.T) {
+	for name, lower := range map[string]func(w *world){
+		"replication factor":  func(w *world) { w.ok(w.reassign("a", 3)) },
+		"min.insync.replicas": func(w *world) { w.set(ConfigResource{ConfigTopic, "a"}, "min.insync.replicas", "1") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newCluster(t, 3)
+			w.create("a", 1, []int32{1, 2})
+			w.set(ConfigResource{ConfigTopic, "a"}, "min.insync.replicas", "2")
+			w.fence(1)
+			w.fence(2)
+			lower(w)
+			if p := w.p("a"); p.Leader != NoLeader || !slices.Equal(p.ELR, []int32{1, 2}) {
+				t.Fatalf("%+v", p)
+			}
+			w.unfence(1)
+			if p := w.p("a"); p.Leader != 1 || !slices.Equal(p.ISR, []int32{1}) || len(p.ELR) != 0 {
+				t.Fatalf("below the new bound the other one may lack what is acknowledged from now on: %+v", p)
+			}
+		})
+	}
+}
+
 func TestReplicationFactorIsRaised(t *testing.T) {
 	w := newCluster(t, 3)
 	w.create("a", 1, []int32{1})

@@ -127,7 +127,7 @@ func (e *topicEdits) electLeader(c *Election) ItemResult {
 	n := *p
 	n.PartitionEpoch++
 	clean := func(id int32) bool { return m.live(id) && (c.Leader == NoBroker || id == c.Leader) }
-	n.elect(clean, func(id int32) bool { return clean(id) && m.willing(id) })
+	n.elect(m.effectiveMinISR(t, p), clean, func(id int32) bool { return clean(id) && m.willing(id) })
 	unclean := n.Leader == NoLeader && c.Unclean
 	if unclean {
 		n.electUnclean(clean)
@@ -155,7 +155,7 @@ func (p *Partition) electUnclean(live func(int32) bool) {
 	}
 	for _, id := range order {
 		if live(id) {
-			p.lead(id)
+			p.lead(id, 1)
 			p.ISR, p.ELR = []int32{id}, nil
 			return
 		}

@@ -174,10 +174,10 @@ func (m *Image) alterConfig(c *ConfigChange) ItemResult {
 }
 
 // clearELR ends the eligibility of replicas outside the ISR wherever a config change lowered the
-// effective min.insync.replicas: below the new bound records are acknowledged that they lack.
+// effective min.insync.replicas: below the new bound records are acknowledged that they lack. See Partition.lowerELR.
 func (m *Image) clearELR(before *Image, changed ConfigResource) {
 	lower := func(t *Topic, p *Partition) *Partition {
-		if len(p.ELR) == 0 || m.effectiveMinISR(t, p) >= before.effectiveMinISR(t, p) {
+		if len(p.ELR) == 0 || len(p.ISR) == 0 || m.effectiveMinISR(t, p) >= before.effectiveMinISR(t, p) {
 			return p
 		}
 		n := *p
