@@ -242,7 +242,7 @@ func (n *node) register() {
 	cmd := raft.RegisterBrokerV2{
 		RegisterBroker: raft.RegisterBroker{
 			ID: n.id, DirectoryID: n.directory, IncarnationID: n.incarnation, Host: "h", Port: 1, MaxLevel: raft.MaxLevel, Fenced: true,
-			ReplaceDirectory: n.dirs > 1 && last == nil, // an operator's word
+			ReplaceDirectory: n.dirs > 1, // an operator's word
 		},
 		PowerLost: last.powerLost(img, n.id, n.directory, boot),
 	}
