@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"millrace/engine/batch"
+	"millrace/engine/disk"
+	"millrace/engine/disk/simdisk"
 )
 
 // TestTruncateForgetsAnEpochWithoutRecords: a leader that began an epoch, wrote nothing in it and lost its
@@ -67,5 +69,46 @@ func TestTruncateAcknowledgesWhatStays(t *testing.T) {
 		if end := l.AckEnd(); end != start+6 {
 			t.Fatalf("round %d: acknowledged up to %d, the log ends at %d and its cut is durable", round, end, start+6)
 		}
+	}
+}
+
+// TestCutLeavesWhatIsNotFlushedYetToTheFlush: a follower cuts an epoch without records while records below the cut are
+// still on their way to the device. They are acknowledged when they are there, also if nothing comes after them.
+func TestCutLeavesWhatIsNotFlushedYetToTheFlush(t *testing.T) {
+	d := simdisk.New(1)
+	s := newSim(t, 1)
+	o := s.o
+	o.FS, o.onWindow = d, nil
+	o.NewQueue = func(disk.Mode, int) (disk.Queue, string, error) { return d.NewQueue(queueDepth), "", nil }
+	e, err := OpenSimulated(o, Simulation{Random: s.random})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Abandon()
+	logs, err := e.CreateLogs([]LogSpec{{TopicID: TopicID{1}, Topic: "t"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := logs[0]
+	b := batch.NewBuilder(0, 0)
+	b.Append(0, nil, []byte("value"), nil)
+	b.Append(0, nil, []byte("value"), nil)
+	if err := l.AppendAt(0, b.Build(), -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.BeginEpoch(1); err != nil {
+		t.Fatal(err)
+	}
+	if l.AckEnd() != 0 {
+		t.Fatal("the records are flushed already: this tests nothing")
+	}
+	if err := l.Truncate(2, 2); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		e.Step()
+	}
+	if l.AckEnd() != 2 || l.DurableEnd() != 2 {
+		t.Fatalf("acknowledged to %d, durable to %d, of 2 records", l.AckEnd(), l.DurableEnd())
 	}
 }
