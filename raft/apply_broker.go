@@ -1,6 +1,10 @@
 package raft
 
-import "maps"
+import (
+	"maps"
+
+	"millrace/raft/broken"
+)
 
 func (m *Image) registerBroker(c *RegisterBroker, r *Result) { m.register(c, nil, r) }
 
@@ -23,7 +27,7 @@ func (m *Image) register(c *RegisterBroker, x *RegisterBrokerV2, r *Result) {
 	case !m.checkReplica(c, r):
 		return
 	}
-	moved := old != nil && !old.DirectoryID.IsZero() && old.DirectoryID != c.DirectoryID
+	moved := !broken.NoDirectoryID && old != nil && !old.DirectoryID.IsZero() && old.DirectoryID != c.DirectoryID
 	if moved && !c.ReplaceDirectory && !m.admitted(c) {
 		r.refuse(DirectoryMismatch, "broker %d has data directory %s, not %s", c.ID, old.DirectoryID, c.DirectoryID)
 		return
@@ -46,6 +50,9 @@ func (m *Image) register(c *RegisterBroker, x *RegisterBrokerV2, r *Result) {
 	r.Value = b.Epoch
 	m.changePartitions(func(t *Topic, p *Partition) *Partition {
 		n := p
+		if broken.ResumeOwnEpoch && p.Leader == b.ID {
+			return p
+		}
 		if moved || x != nil && x.lost(m, t, p) {
 			n = m.forget(t, n, b.ID)
 		}
@@ -257,7 +264,11 @@ func (m *Image) forget(t *Topic, p *Partition, id int32) *Partition {
 // below min.insync.replicas stays eligible; an ISR that reaches it ends all eligibility outside.
 func (p *Partition) setISR(isr []int32, minISR int) {
 	if len(isr) >= minISR {
-		p.ISR, p.ELR = isr, nil
+		var elr []int32
+		if broken.StaleELR {
+			elr = minus(p.ISR, isr)
+		}
+		p.ISR, p.ELR = isr, elr
 		return
 	}
 	var elr []int32

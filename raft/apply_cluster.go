@@ -1,6 +1,10 @@
 package raft
 
-import "slices"
+import (
+	"slices"
+
+	"millrace/raft/broken"
+)
 
 const (
 	maxLiveReplicas = 256 // raft replicas, non-voting ones included
@@ -31,7 +35,7 @@ func (m *Image) admitted(c *RegisterBroker) bool {
 
 // lost reports whether the broker cannot be trusted with a partition after its unclean stop.
 func (c *RegisterBrokerV2) lost(m *Image, t *Topic, p *Partition) bool {
-	if c.PowerLost && m.relaxed(t, c.RelaxedByDefault) {
+	if c.PowerLost && m.relaxed(t, c.RelaxedByDefault) && !broken.PowerLossForgiven {
 		return true
 	}
 	for i := range c.Damaged {

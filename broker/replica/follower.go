@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"millrace/broker/replica/broken"
 	"millrace/engine"
 	"millrace/engine/batch"
 )
@@ -42,7 +43,7 @@ func (p *Partition) Follow(leaderID, epoch int32, generation uint64) (Inflow, Of
 	switch {
 	case p.failed != nil:
 		return Inflow{}, Offer{}, p.failed
-	case epoch < p.epoch || epoch < p.log.LeaderEpoch() || p.role == leader:
+	case (epoch < p.epoch || epoch < p.log.LeaderEpoch()) && !broken.AnyEpoch || p.role == leader:
 		// What leads here leads in an epoch of its own: the same one cannot have two leaders.
 		return Inflow{}, Offer{}, fmt.Errorf("%w: %d, known is %d", ErrStaleEpoch, epoch, max(p.epoch, p.log.LeaderEpoch()))
 	case p.log.Quarantined() != "":
@@ -65,7 +66,7 @@ func (p *Partition) check(in Inflow) error {
 		return p.failed
 	case p.role != follower || p.inflow != in:
 		return ErrStaleInflow
-	case in.LeaderEpoch < p.epoch:
+	case in.LeaderEpoch < p.epoch && !broken.AnyEpoch:
 		return ErrStaleEpoch
 	}
 	return nil
@@ -156,6 +157,9 @@ func (p *Partition) AppendRun(in Inflow, run *Run) error {
 	if err := p.flows(in); err != nil {
 		p.mu.Unlock()
 		return err
+	}
+	if end := p.log.AppendedEnd(); broken.NoContiguity && run.Start > end {
+		run.Start = end
 	}
 	if end := p.log.AppendedEnd(); run.Start != end {
 		p.mu.Unlock()

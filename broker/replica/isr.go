@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"millrace/broker/replica/broken"
 	"millrace/raft"
 )
 
@@ -20,6 +21,9 @@ const messagesGrace = time.Second
 // mayJoin reports whether a follower may become a member of the ISR: it has everything that is committed, and all
 // that was there when the epoch began. Called with mu.
 func (p *Partition) mayJoin(r *remote) bool {
+	if broken.EarlyJoin {
+		return r.live && r.agreed
+	}
 	return r.live && r.agreed && !r.lost && !p.lead.recovering && r.stored >= max(p.hw.Load(), p.lead.epochStart)
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"millrace/broker/replica/broken"
 	"millrace/raft"
 )
 
@@ -56,7 +57,7 @@ type remote struct {
 
 // committedEnd is what the high watermark may be, given what it is and the end of this log. See the package documentation.
 func (l *leading) committedEnd(hw, own int64) int64 {
-	if len(l.isr) < l.minISR {
+	if len(l.isr) < l.minISR && !(broken.MaximalISRIsEnough && len(l.pending) >= l.minISR) {
 		return hw
 	}
 	end := own
@@ -212,10 +213,13 @@ func (p *Partition) OpenStint(follower int32) (s Stint, logStart, hw int64, err 
 
 // current finds the follower of a stint that counts. Called with mu.
 func (p *Partition) current(s Stint) (*remote, error) {
-	if p.role != leader || p.epoch != s.LeaderEpoch {
+	if p.role != leader || p.epoch != s.LeaderEpoch && !broken.AnyAcknowledgement {
 		return nil, ErrStaleStint
 	}
 	r := p.lead.follower(s.Follower)
+	if broken.AnyAcknowledgement && r != nil {
+		return r, nil
+	}
 	if r == nil || r.generation != s.Generation {
 		return nil, ErrStaleStint
 	}
@@ -259,6 +263,12 @@ func (p *Partition) Offered(s Stint, o Offer) (Verdict, error) {
 // judge compares the logs by epoch (KIP-101, KIP-279). Called with mu.
 func (p *Partition) judge(o Offer) Verdict {
 	start, end := p.log.LogStartOffset(), p.log.AppendedEnd()
+	if broken.TruncateByHighWatermark && o.End >= start && o.End <= end {
+		if o.End > o.HighWatermark {
+			return Verdict{Kind: Cut, Epoch: o.LastEpoch, Offset: max(o.HighWatermark, start)}
+		}
+		return Verdict{Kind: Agreed, Epoch: o.LastEpoch, Offset: o.End}
+	}
 	restart := Verdict{Kind: Restart, Epoch: NoEpoch, Offset: start}
 	if o.End < start {
 		return restart
@@ -286,7 +296,7 @@ func (p *Partition) judge(o Offer) Verdict {
 func (p *Partition) Acknowledged(s Stint, received, stored int64) error {
 	p.mu.Lock()
 	r, err := p.current(s)
-	if err == nil && !r.agreed {
+	if err == nil && !r.agreed && !broken.AnyAcknowledgement {
 		err = ErrStaleStint
 	}
 	if err == nil && (stored > p.log.AppendedEnd() || received > p.log.AppendedEnd()) {

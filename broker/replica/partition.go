@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"millrace/broker/replica/broken"
 	"millrace/engine"
 )
 
@@ -73,7 +74,12 @@ func (p *Partition) HighWatermark() int64 { return p.hw.Load() }
 func (p *Partition) LastStableOffset() int64 { return p.log.LastStableOffset(p.hw.Load()) }
 
 // AckEnd is the end of what this replica may acknowledge: flushed, or written where the topic says so.
-func (p *Partition) AckEnd() int64 { return p.log.AckEnd() }
+func (p *Partition) AckEnd() int64 {
+	if broken.AckBeforeFlush {
+		return p.log.AppendedEnd()
+	}
+	return p.log.AckEnd()
+}
 
 // LeaderEpoch returns the newest leader epoch that the partition knows, and whether this broker leads in it.
 func (p *Partition) LeaderEpoch() (epoch int32, leading bool) {
@@ -163,7 +169,7 @@ func (p *Partition) mayAppend(all bool) error {
 		return p.failed
 	case p.role != leader:
 		return ErrNotLeader
-	case all && len(p.lead.isr) < p.lead.minISR:
+	case all && len(p.lead.isr) < p.lead.minISR && !(broken.MaximalISRIsEnough && len(p.lead.pending) >= p.lead.minISR):
 		return ErrNotEnough
 	case !all && len(p.lead.followers) > 0 && !p.set.leaseValid():
 		// Another one may lead by now. With acks=all nothing is acknowledged without its followers, who would know.

@@ -17,7 +17,8 @@ var layers = map[string][]string{
 
 	"broker": {"broker", "engine", "netpoll", "raft"},
 	// The partition state is the one part beside the shell that calls the engine.
-	"broker/replica": {"engine", "raft"},
+	"broker/replica":        {"broker/replica/broken", "engine", "raft"},
+	"broker/replica/broken": {},
 	// The streams between replicas: partitions, their logs, and the cluster port.
 	"broker/replication": {"broker/replica", "engine", "raft/transport"},
 	// Decisions in, records and answers out: no I/O below them.
@@ -41,6 +42,7 @@ var layers = map[string][]string{
 	"raft/logdb":      {"engine/disk"},
 	"raft/transport":  {"raft/transport"},
 	"raft/controller": {"raft", "raft/transport"},
+	"raft/broken":     {},
 	"raft/simraft":    {"raft"}, // for tests
 }
 

@@ -1,0 +1,54 @@
+//go:build broken
+
+package sim
+
+import (
+	"flag"
+	"testing"
+
+	meta "millrace/raft/broken"
+
+	"millrace/broker/replica/broken"
+)
+
+var controlSeeds = flag.Int("sim.controls", 3000, "seeds in which a missing rule must be noticed")
+
+// TestSimulationNoticesEveryMissingRule leaves out one rule at a time. Each must be noticed: the seed that did it when it
+// was written is tried first (../replica/RULES.md), then others.
+func TestSimulationNoticesEveryMissingRule(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		rule *bool
+		seed uint64
+	}{
+		{"ack before follower flush", &broken.AckBeforeFlush, 1},
+		{"resume one's own epoch", &meta.ResumeOwnEpoch, 1},
+		{"acknowledgement without epoch or generation", &broken.AnyAcknowledgement, 1},
+		{"truncation by high watermark", &broken.TruncateByHighWatermark, 1},
+		{"ISR joined too early", &broken.EarlyJoin, 1},
+		{"maximal ISR counted for min ISR", &broken.MaximalISRIsEnough, 1},
+		{"stale ELR elected", &meta.StaleELR, 1},
+		{"no controller epoch", &meta.NoControllerEpoch, 1},
+		{"no directory id", &meta.NoDirectoryID, 1},
+		{"D1 replica kept in ISR after a power cut", &meta.PowerLossForgiven, 1},
+		{"contiguity without end offset", &broken.NoContiguity, 1},
+		{"unclean election", &meta.UncleanElection, 1},
+		{"epoch check off", &broken.AnyEpoch, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			*c.rule = true
+			defer func() { *c.rule = false }()
+			for n := range uint64(*controlSeeds) {
+				seed := n
+				if n == 0 {
+					seed = c.seed
+				}
+				if o := simulate(seed, false); o.fault != "" {
+					t.Logf("seed %d: %s", seed, firstLine(o.fault))
+					return
+				}
+			}
+			t.Fatal("nothing was noticed")
+		})
+	}
+}
