@@ -57,11 +57,11 @@ func (p *Partition) isrChange(now time.Time, lag Lag) (c raft.ISRChangeV2, ok bo
 		wanted := l.isr
 		for i := range l.followers {
 			r := &l.followers[i]
-			in := slices.Contains(l.isr, r.id)
+			in, behind := slices.Contains(l.isr, r.id), p.mustLeave(r, now, lag)
 			switch {
-			case in && p.mustLeave(r, now, lag):
+			case in && behind:
 				wanted = slices.DeleteFunc(slices.Clone(wanted), func(id int32) bool { return id == r.id })
-			case !in && p.mayJoin(r):
+			case !in && !behind && p.mayJoin(r): // one that stands still at the high watermark would leave again at once
 				wanted = append(slices.Clip(wanted), r.id)
 			}
 		}

@@ -396,3 +396,38 @@ func TestFollowerTakesOverTheLogStart(t *testing.T) {
 	}
 	house(3)
 }
+
+// TestSilentFollowerStaysOutOfTheISR: the high watermark is frozen where a follower stands that has stopped. It has all that is
+// committed, and still must not come back before it moves: it would leave and join for ever, a command each time.
+func TestSilentFollowerStaysOutOfTheISR(t *testing.T) {
+	w := newWorld(t, 2, 2)
+	set := w.nodes[1].set
+	s := w.open(1, 2)
+	s.agree()
+	w.append(1, 1)
+	s.push()
+	if err := s.acknowledge(); err != nil {
+		t.Fatal(err)
+	}
+	w.append(1, 1) // which it does not get
+	set.ISRChanges(w.clock)
+	changed := 0
+	for range 200 {
+		w.clock = w.clock.Add(time.Second)
+		if changes := set.ISRChanges(w.clock); len(changes) > 0 {
+			changed++
+			set.ISRChanged(changes, w.do(raft.AlterPartitionsV2{BrokerID: 1, BrokerEpoch: w.nodes[1].epoch, Partitions: changes}), nil)
+			w.follow()
+		}
+	}
+	if _, isr := w.at(1).Followers(); changed != 1 || len(isr) != 1 {
+		t.Fatalf("%d changes of the ISR, which is %v", changed, isr)
+	}
+	s.push()
+	if err := s.acknowledge(); err != nil {
+		t.Fatal(err)
+	}
+	if changes := set.ISRChanges(w.clock); len(changes) != 1 || len(changes[0].ISR) != 2 {
+		t.Fatalf("it has caught up: %+v", changes)
+	}
+}
