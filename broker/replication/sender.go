@@ -1,9 +1,13 @@
 package replication
 
 import (
+	"bytes"
+	"cmp"
 	"container/heap"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -93,11 +97,18 @@ func (s *Sender) Connected(now time.Time) {
 	s.now, s.connected, s.last = now, true, 0
 	s.connects++
 	s.inbox.asleep.Store(awake)
-	for o := range s.mine {
+	for _, o := range s.inOrder() {
 		if o.state == idle || o.state == waiting {
 			s.open(o)
 		}
 	}
+}
+
+// inOrder lists the streams whose home this is: what happens to all of them happens in the same order in every run.
+func (s *Sender) inOrder() []*outflow {
+	return slices.SortedFunc(maps.Keys(s.mine), func(a, b *outflow) int {
+		return cmp.Or(bytes.Compare(a.key.Topic[:], b.key.Topic[:]), cmp.Compare(a.key.Partition, b.key.Partition))
+	})
 }
 
 // Lost ends the connection: what is not acknowledged counts for nothing.
@@ -105,7 +116,7 @@ func (s *Sender) Lost(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.now, s.connected = now, false
-	for o := range s.mine {
+	for _, o := range s.inOrder() {
 		s.forget(o)
 		if o.state != parked && o.state != verifying {
 			s.rest(o, idle)

@@ -50,7 +50,7 @@ type conn struct {
 	gone    [2]func()
 	patient time.Duration // until a silent connection is given up
 	silent  time.Duration // for how long it has been
-	drop    int           // of 100 messages vanish in the middle: no network does that, a bug might
+	drop    int           // of 1000 frames of batches vanish in the middle: no network does that, a bug might
 }
 
 // dial connects two processes that run and hear each other.
@@ -62,7 +62,11 @@ func (n *network) dial(a, b *node) *conn {
 
 // send puts a message on its way from one end to the other.
 func (c *conn) send(from int, msg any) {
-	if c.closing || c.drop > 0 && c.n.w.rng.IntN(1000) < c.drop {
+	if c.closing {
+		return
+	}
+	if p, ok := msg.(packet); ok && len(p.bulk) > 0 && c.drop > 0 && c.n.w.rng.IntN(1000) < c.drop {
+		c.n.w.stats.drops++
 		return
 	}
 	w, to := c.n.w, 1-from

@@ -328,7 +328,7 @@ func (n *node) follow() {
 	if first {
 		n.streams = newStreams(n)
 		n.set = replica.NewSet(replica.Options{
-			Engine: n.e, NodeID: n.id, Settings: n.settings, Now: n.w.wall, Replicator: n.streams,
+			Engine: n.e, NodeID: n.id, Settings: n.settings, Now: n.w.wall, Replicator: n.streams.replicator(),
 			Lease:   func() bool { return n.lease.Valid(n.w.now) },
 			Lag:     func() replica.Lag { return n.w.plan.lag },
 			OnLead:  n.w.ledger.leads(n),

@@ -53,6 +53,7 @@ type plan struct {
 	clientLoss  int // of 100
 	recordBytes int
 	dropFrames  int // of 1000
+	flips       int // of 1000
 	troubles    int
 	pause       time.Duration // at most, between troubles
 }
@@ -71,7 +72,7 @@ type stats struct {
 	acked, weak, weakLost, delivered        int
 	kills, powerCuts, wipes, stops, unclean int
 	stranded, elections, reassigned         int
-	freezes, cuts, partitions, fences       int
+	freezes, cuts, partitions, flips, drops int
 }
 
 func (s *stats) add(o stats) {
@@ -90,7 +91,8 @@ func (s *stats) add(o stats) {
 	s.freezes += o.freezes
 	s.cuts += o.cuts
 	s.partitions += o.partitions
-	s.fences += o.fences
+	s.flips += o.flips
+	s.drops += o.drops
 }
 
 func (w *world) next() int { w.ids++; return w.ids }
@@ -118,6 +120,9 @@ func (w *world) draw() {
 	p.recordBytes = []int{20, 200, 1500}[r.IntN(3)]
 	if r.IntN(6) == 0 {
 		p.dropFrames = 5
+	}
+	if r.IntN(8) == 0 {
+		p.flips = 10
 	}
 	p.troubles = 12 + r.IntN(18)
 	p.pause = []time.Duration{300 * ms, time.Second, 3 * time.Second}[r.IntN(3)]
@@ -311,7 +316,7 @@ func (w *world) calm() {
 	clear(w.net.blocked)
 	clear(w.net.slow)
 	w.net.lossy, w.plan.lateImages, w.plan.clientLoss, w.plan.proposals = 0, 0, 0, simraft.Chances{}
-	w.plan.dropFrames = 0
+	w.plan.dropFrames, w.plan.flips = 0, 0
 	for _, c := range w.net.conns {
 		c.drop = 0
 	}
