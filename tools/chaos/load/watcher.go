@@ -34,7 +34,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		for _, p := range w.ask(ctx, client) {
 			where := history.Where{Topic: p.topic, Partition: p.Partition}
-			if now := (leader{p.LeaderEpoch, p.Leader}); told[where] != now {
+			now := leader{p.LeaderEpoch, p.Leader}
+			if was, ok := told[where]; !ok || was != now {
 				told[where] = now
 				w.Target.Recorder.Add(history.Event{Kind: history.Leader, Client: int32(FirstWatcher + w.Node), Where: where, Epoch: p.LeaderEpoch, Op: int64(p.Leader)})
 			}
