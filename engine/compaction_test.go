@@ -279,7 +279,7 @@ func (s *compactionSim) pump() {
 		}
 		s.e.shards[0].Poll()
 	}
-	if err := s.e.shards[0].writer.movers.first().moveLog(s.l); err != nil {
+	if err := s.e.shards[0].writer.mover.moveLog(s.l); err != nil {
 		s.fatal("move: %v", err)
 	}
 	s.round()
@@ -625,7 +625,7 @@ func (s *compactionSim) fill(segments ...[][]byte) {
 }
 
 func (s *compactionSim) seal() {
-	m := s.e.shards[0].writer.movers.first()
+	m := s.e.shards[0].writer.mover
 	s.l.stable.writeMu.Lock()
 	err := m.sealActive(s.l)
 	s.l.stable.writeMu.Unlock()

@@ -61,7 +61,7 @@
 //   - Append, reads and getters: any goroutine. Append holds the log's mu for a copy.
 //   - The driver of a shard (the broker's loop that attached it, or a thread of the engine): Poll, OnRoom callbacks, Observer.Progress,
 //     OnCommit. Never blocks. EventFD wakes it: no channel or mutex is waited on in the commit path.
-//   - Two goroutines a shard: the mover (segmentWriter.run) and the checkpointer (runRounds). They block on files, and have up to three helpers each.
+//   - Two goroutines a shard: the mover (segmentWriter.run) and the checkpointer (runRounds). They block on files.
 //   - One goroutine each for housekeeping, retention, compaction and stray files.
 //   - Calls that say so block and must not be made on a loop: CreateLogs, DropLogs, Truncate, Reset, SetLogStart, Read with
 //     MayBlock, Open, Close.
@@ -93,7 +93,7 @@
 //	log.go log_append.go log_admin.go log_epoch.go       one log: head, appends, other records
 //	log_read.go log_time.go spans.go                     reads, by offset and by time
 //	segment.go segment_index.go file_cache.go            segments, their indexes and descriptors
-//	segment_writer.go mover*.go round.go checkpoint.go   from the ring to segments and checkpoint
+//	segment_writer.go mover.go round.go checkpoint.go    from the ring to segments and checkpoint
 //	retention.go compaction*.go                          what goes
 //	recovery*.go                                         what comes back: the story, then files, reading, replay, salvage, tail
 //	wal_format.go checkpoint_format.go                   bytes; FORMAT.md in words

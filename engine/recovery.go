@@ -29,7 +29,8 @@ type recovery struct {
 	maxLogID uint64
 	// tail are the commits above floor, in order: nobody has said that they were flushed. They are
 	// written again.
-	tail []tailCommit
+	tail   []tailCommit
+	movers []*mover // for when the ring is full
 }
 
 // orphan is a log whose Create record is lost, in a WAL file that has a record of it: said once each.

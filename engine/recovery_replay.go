@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"millrace/engine/batch"
 	"millrace/engine/disk"
@@ -289,10 +291,45 @@ func (r *recovery) ringSpace(n int) (*slab, int, error) {
 	}
 }
 
+// recoveryMovers is how many logs are moved at the same time: their writes wait for the device.
+const recoveryMovers = 4
+
 // moveAll moves what is in the ring to segments.
 func (r *recovery) moveAll() error {
-	_, err := r.s.writer.movers.move(r.s.e.logsOf(r.s), nil)
-	return err
+	s := r.s
+	logs := s.e.logsOf(s)
+	if s.e.o.syncWorkers <= 1 {
+		for _, l := range logs {
+			if err := s.writer.mover.moveLog(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for len(r.movers) < recoveryMovers {
+		r.movers = append(r.movers, newMover(s))
+	}
+	var next atomic.Int64
+	var first atomic.Pointer[error]
+	var group sync.WaitGroup
+	for _, m := range r.movers {
+		group.Go(func() {
+			for first.Load() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(logs) {
+					return
+				}
+				if err := m.moveLog(logs[i]); err != nil {
+					first.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if p := first.Load(); p != nil {
+		return *p
+	}
+	return nil
 }
 
 // oversizeSlab is for a batch that was appended when commits could be larger.

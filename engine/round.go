@@ -73,9 +73,6 @@ func (w *segmentWriter) cover(logs []*Log) (err error) {
 			c.undo()
 		}
 	}()
-	if _, err := w.roundMovers.move(logs, nil); err != nil {
-		return err
-	}
 	for _, l := range logs {
 		if err := w.collect(l, &c); err != nil {
 			return err
@@ -103,7 +100,7 @@ func (w *segmentWriter) collect(l *Log, c *coverage) error {
 	st := &l.stable
 	st.writeMu.Lock()
 	defer st.writeMu.Unlock()
-	if err := w.roundMovers.first().moveLocked(l); err != nil {
+	if err := w.roundMover.moveLocked(l); err != nil {
 		return err
 	}
 	for _, g := range st.segments {

@@ -20,25 +20,25 @@ type segmentWriter struct {
 	mu    sync.Mutex    // guards queue
 	queue []*Log        // logs with a chunk to write
 
-	movers *movers // of step
-	spare  []*Log
+	mover *mover // of step
+	spare []*Log
 
-	roundWake   chan struct{} // capacity 1
-	roundMovers *movers       // of stepRound
-	checkpoint  *checkpointFile
-	urgent      atomic.Bool   // somebody waits for the next round
-	rounds      atomic.Uint64 // completed
-	doomed      []*segment    // files that the newest checkpoint no longer names
-	retryAt     time.Time     // after a full disk
+	roundWake  chan struct{} // capacity 1
+	roundMover *mover        // of stepRound
+	checkpoint *checkpointFile
+	urgent     atomic.Bool   // somebody waits for the next round
+	rounds     atomic.Uint64 // completed
+	doomed     []*segment    // files that the newest checkpoint no longer names
+	retryAt    time.Time     // after a full disk
 }
 
 func newSegmentWriter(s *Shard) *segmentWriter {
 	return &segmentWriter{
-		s:           s,
-		wake:        make(chan struct{}, 1),
-		roundWake:   make(chan struct{}, 1),
-		movers:      newMovers(s),
-		roundMovers: newMovers(s),
+		s:          s,
+		wake:       make(chan struct{}, 1),
+		roundWake:  make(chan struct{}, 1),
+		mover:      newMover(s),
+		roundMover: newMover(s),
 	}
 }
 
@@ -113,15 +113,20 @@ func (w *segmentWriter) step() bool {
 	queue := w.queue
 	w.queue = w.spare[:0]
 	w.mu.Unlock()
-	if n, err := w.movers.move(queue, func(l *Log) { l.queued.Store(false) }); !w.moved(err) {
-		w.again(queue, n)
-		return false
+	for i, l := range queue {
+		l.queued.Store(false)
+		if !w.moved(w.mover.moveLog(l)) {
+			w.again(queue[i:])
+			return false
+		}
 	}
 	clear(queue)
 	w.spare = queue[:0]
 	logs := w.crowded()
-	if _, err := w.movers.move(logs, nil); !w.moved(err) {
-		return false
+	for _, l := range logs {
+		if !w.moved(w.mover.moveLog(l)) {
+			return false
+		}
 	}
 	if len(queue)+len(logs) > 0 {
 		w.s.kick() // the driver evicts and tells those who wait for room
@@ -129,13 +134,13 @@ func (w *segmentWriter) step() bool {
 	return false
 }
 
-// again puts logs back into the queue: the disk was full. The first n were taken out already, and somebody may have put
-// them back.
-func (w *segmentWriter) again(logs []*Log, n int) {
+// again puts logs back into the queue: the disk was full.
+func (w *segmentWriter) again(logs []*Log) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, l := range logs {
-		if i >= n || !l.queued.Swap(true) {
+		// The first was taken out already; somebody may have put it back.
+		if i > 0 || !l.queued.Swap(true) {
 			w.queue = append(w.queue, l)
 		}
 	}
