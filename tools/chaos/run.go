@@ -43,9 +43,6 @@ func run(ctx context.Context, o options) (err error) {
 	o.log.Info("chaos", "seed", o.seed, "dir", dir, "nodes", o.nodes, "network", o.network, "disks", o.disks)
 	t := &test{o: o, dir: dir, recorder: recorder}
 	finished, failed := t.attempt(ctx)
-	if ctx.Err() != nil {
-		return errors.Join(ctx.Err(), os.RemoveAll(dir))
-	}
 	err = t.verdict(finished, failed)
 	if err == nil && !o.keep {
 		return os.RemoveAll(dir)
@@ -92,11 +89,11 @@ func (t *test) attempt(ctx context.Context) (finished bool, err error) {
 
 // play loads the cluster, breaks it, heals it and reads everything.
 func (t *test) play(ctx context.Context) (finished bool, err error) {
-	// The end of producing, of group members leaving, and of everything.
-	loading, stopLoading := context.WithCancel(ctx)
-	defer stopLoading()
+	// The end of everything, and before it of producing and of group members leaving.
 	working, stopWorking := context.WithCancel(ctx)
 	defer stopWorking()
+	loading, stopLoading := context.WithCancel(working)
+	defer stopLoading()
 	producing, consuming, err := t.startLoad(loading, working)
 	if err != nil {
 		return false, err
@@ -197,6 +194,7 @@ func (t *test) breakThings(ctx context.Context) error {
 			return nil
 		}
 		t.recorder.Add(history.Event{Kind: history.Begin, Op: number, Text: step.String()})
+		t.o.log.Info("fault begins", "n", number, "what", step.String())
 		started := time.Now()
 		err := step.Do(ctx, t.cluster)
 		t.recorder.Add(history.Event{Kind: history.End, Op: number, Text: step.String()})
@@ -205,7 +203,7 @@ func (t *test) breakThings(ctx context.Context) error {
 			return nil
 		}
 		counts := t.recorder.Counts()
-		t.o.log.Info("fault", "n", number, "what", step.String(), "took", time.Since(started).Round(time.Millisecond), "acknowledged", counts.Acked, "shown", counts.Shown)
+		t.o.log.Info("fault is over", "n", number, "took", time.Since(started).Round(time.Millisecond), "acknowledged", counts.Acked, "shown", counts.Shown)
 	}
 	return nil
 }
