@@ -24,9 +24,9 @@ func (b *Broker) offsetForLeaderEpoch(_ context.Context, _ *requestContext, req 
 			} else if err := p.CheckEpoch(q.CurrentLeaderEpoch); err != nil {
 				r.ErrorCode = codeOf(err)
 			} else {
-				epoch, end := p.Log().EndOffsetForEpoch(q.LeaderEpoch)
-				// Consumers are told of nothing above the high watermark.
-				r.LeaderEpoch, r.EndOffset = epoch, min(end, p.HighWatermark())
+				// The log's own end, also above the high watermark: a new leader's may still be below what its predecessor
+				// showed, and a consumer that is told of an end below its position believes that its records are lost.
+				r.LeaderEpoch, r.EndOffset = p.Log().EndOffsetForEpoch(q.LeaderEpoch)
 			}
 			rt.Partitions = append(rt.Partitions, r)
 		}
