@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"millrace/tools/chaos/cluster"
+	"millrace/tools/chaos/load"
 )
 
 // outage is one kind of fault whose price is measured.
@@ -67,6 +68,7 @@ type measured struct {
 	Seed       uint64        `json:"seed"`
 	RetryMS    float64       `json:"client_retry_ms"`    // how soon the client tries again
 	MetadataMS float64       `json:"client_metadata_ms"` // how often it may ask who leads
+	TimeoutMS  float64       `json:"client_timeout_ms"`  // how long it waits for a node that says nothing: the price of a pause
 }
 
 // outageTimes are the pauses of one kind of fault, in milliseconds.
@@ -76,6 +78,11 @@ type outageTimes struct {
 	Worst    float64   `json:"worst_ms"`
 	Gaps     []float64 `json:"gaps_ms"`  // the longest time between two acknowledgements around each fault
 	Failures int       `json:"failures"` // rounds without an acknowledgement in outageMax
+
+	// How long it took until another node named another leader; 0 where the leader stays.
+	ElectedMedian float64   `json:"elected_median_ms"`
+	ElectedWorst  float64   `json:"elected_worst_ms"`
+	Elected       []float64 `json:"elected_ms"`
 }
 
 // The load of a measurement: one record at a time, due at fixed moments whatever the cluster does.
@@ -85,6 +92,7 @@ const (
 	outageAfter   = time.Second // acknowledgements must flow for so long before it is over
 	clientRetry   = 10 * time.Millisecond
 	clientAsks    = 20 * time.Millisecond
+	clientTimeout = time.Second
 )
 
 // measure hurts a cluster again and again and prints how long acknowledgements paused.
@@ -113,11 +121,11 @@ func measure(ctx context.Context, o options, rounds int, out io.Writer) (err err
 	}
 	defer client.Close()
 	m := &meter{o: o, cluster: c, client: client, admin: kadm.NewClient(client), random: rand.New(rand.NewPCG(o.seed, 1))}
-	result := measured{Nodes: 3, RecordsPS: int(time.Second / openLoopEvery), Seed: o.seed, RetryMS: milliseconds(clientRetry), MetadataMS: milliseconds(clientAsks)}
+	result := measured{Nodes: 3, RecordsPS: int(time.Second / openLoopEvery), Seed: o.seed, RetryMS: milliseconds(clientRetry), MetadataMS: milliseconds(clientAsks), TimeoutMS: milliseconds(clientTimeout)}
 	for _, kind := range outages {
-		times := outageTimes{Name: kind.name, Gaps: []float64{}}
+		times := outageTimes{Name: kind.name, Gaps: []float64{}, Elected: []float64{}}
 		for range rounds {
-			gap, err := m.round(ctx, kind)
+			gap, elected, err := m.round(ctx, kind)
 			switch {
 			case errors.Is(err, errOutage):
 				times.Failures++
@@ -126,18 +134,27 @@ func measure(ctx context.Context, o options, rounds int, out io.Writer) (err err
 				return fmt.Errorf("%s: %w", kind.name, err)
 			default:
 				times.Gaps = append(times.Gaps, milliseconds(gap))
-				o.log.Info(kind.name, "gap", gap.Round(time.Millisecond))
+				if elected > 0 {
+					times.Elected = append(times.Elected, milliseconds(elected))
+				}
+				o.log.Info(kind.name, "gap", gap.Round(time.Millisecond), "elected", elected.Round(time.Millisecond))
 			}
 		}
-		if len(times.Gaps) > 0 {
-			sorted := slices.Sorted(slices.Values(times.Gaps))
-			times.Median, times.Worst = sorted[len(sorted)/2], sorted[len(sorted)-1]
-		}
+		times.Median, times.Worst = medianAndWorst(times.Gaps)
+		times.ElectedMedian, times.ElectedWorst = medianAndWorst(times.Elected)
 		result.Outages = append(result.Outages, times)
 	}
 	encoder := json.NewEncoder(out)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(result)
+}
+
+func medianAndWorst(values []float64) (median, worst float64) {
+	if len(values) == 0 {
+		return 0, 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2], sorted[len(sorted)-1]
 }
 
 func milliseconds(d time.Duration) float64 {
@@ -157,59 +174,66 @@ type meter struct {
 var errOutage = fmt.Errorf("no acknowledgement for %v", outageMax)
 
 // round makes a new topic, so that leaders are spread, hurts one of its partitions and heals the cluster.
-func (m *meter) round(ctx context.Context, kind outage) (time.Duration, error) {
+func (m *meter) round(ctx context.Context, kind outage) (gap, elected time.Duration, err error) {
 	topic := fmt.Sprintf("failover-%d", m.topics)
 	m.topics++
-	partition, victim, err := m.place(ctx, topic, kind)
+	at, victim, err := m.place(ctx, topic, kind)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	gap, err := m.load(ctx, topic, partition, m.cluster.Nodes[victim-1], kind)
+	gap, elected, err = m.load(ctx, at, m.cluster.Nodes[victim-1], kind)
 	if err != nil && !errors.Is(err, errOutage) {
-		return 0, err
+		return 0, 0, err
 	}
 	if err := m.cluster.Revive(ctx); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	if err := m.settled(ctx, topic, func(kadm.PartitionDetail) bool { return true }); err != nil {
-		return 0, err
+	if err := m.settled(ctx, at.topic, func(kadm.PartitionDetail) {}); err != nil {
+		return 0, 0, err
 	}
-	_, derr := m.admin.DeleteTopics(ctx, topic)
-	return gap, errors.Join(err, derr)
+	_, derr := m.admin.DeleteTopics(ctx, at.topic)
+	return gap, elected, errors.Join(err, derr)
 }
 
 // placeTries bounds how many topics are made until a partition fits.
 const placeTries = 20
 
+// led is a partition and who leads it.
+type led struct {
+	topic     string
+	partition int32
+	leader    int32
+}
+
 // place makes a topic and finds a partition of it whose nodes play the parts that kind asks for.
-func (m *meter) place(ctx context.Context, topic string, kind outage) (partition, victim int32, err error) {
+func (m *meter) place(ctx context.Context, topic string, kind outage) (at led, victim int32, err error) {
 	two := "2"
 	for range placeTries {
 		if _, err := m.admin.CreateTopic(ctx, 6, 3, map[string]*string{"min.insync.replicas": &two}, topic); err != nil {
-			return 0, 0, fmt.Errorf("create %s: %w", topic, err)
+			return at, 0, fmt.Errorf("create %s: %w", topic, err)
 		}
 		controller, err := m.controller(ctx)
 		if err != nil {
-			return 0, 0, err
+			return at, 0, err
 		}
 		found := false
-		err = m.settled(ctx, topic, func(p kadm.PartitionDetail) bool {
-			if !found {
-				if victim, found = kind.victim(p.Leader, controller, p.Replicas); found {
-					partition = p.Partition
-				}
+		err = m.settled(ctx, topic, func(p kadm.PartitionDetail) {
+			if found {
+				return
 			}
-			return true
+			if victim, found = kind.victim(p.Leader, controller, p.Replicas); found {
+				at = led{topic, p.Partition, p.Leader}
+			}
 		})
 		if err != nil || found {
-			return partition, victim, err
+			return at, victim, err
 		}
 		if _, err := m.admin.DeleteTopics(ctx, topic); err != nil {
-			return 0, 0, err
+			return at, 0, err
 		}
 		topic += "-"
 	}
-	return 0, 0, fmt.Errorf("no partition fits %q", kind.name)
+	return at, 0, fmt.Errorf("no partition fits %q", kind.name)
 }
 
 // controller is the node that the brokers name as controller.
@@ -219,7 +243,7 @@ func (m *meter) controller(ctx context.Context) (int32, error) {
 }
 
 // settled waits until all replicas of a topic are in sync, and then visits its partitions.
-func (m *meter) settled(ctx context.Context, topic string, visit func(kadm.PartitionDetail) bool) error {
+func (m *meter) settled(ctx context.Context, topic string, visit func(kadm.PartitionDetail)) error {
 	ctx, cancel := context.WithTimeout(ctx, inSyncTimeout)
 	defer cancel()
 	for {
@@ -262,13 +286,13 @@ func (a *acknowledgements) add(due time.Time) {
 	}
 }
 
-// load writes to a partition, hurts a node and returns the longest pause around that.
-func (m *meter) load(ctx context.Context, topic string, partition int32, victim *cluster.Node, kind outage) (time.Duration, error) {
+// load writes to a partition, hurts a node and returns the longest pause around that, and when another leader was named.
+func (m *meter) load(ctx context.Context, at led, victim *cluster.Node, kind outage) (gap, elected time.Duration, err error) {
 	client, err := kgo.NewClient(kgo.SeedBrokers(m.cluster.Seeds()...), kgo.DisableClientMetrics(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
 		kgo.MetadataMinAge(clientAsks), kgo.RetryBackoffFn(func(int) time.Duration { return clientRetry }), kgo.RecordRetries(1<<30), kgo.MaxBufferedRecords(1<<16),
-		kgo.ProduceRequestTimeout(2*time.Second), kgo.RequestTimeoutOverhead(time.Second), kgo.DialTimeout(time.Second))
+		kgo.ProduceRequestTimeout(clientTimeout/2), kgo.RequestTimeoutOverhead(clientTimeout/2), kgo.DialTimeout(clientTimeout))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer client.Close()
 	acked := &acknowledgements{}
@@ -283,7 +307,7 @@ func (m *meter) load(ctx context.Context, topic string, partition int32, victim 
 			select {
 			case <-producing.Done():
 			case due := <-tick.C:
-				client.Produce(producing, &kgo.Record{Topic: topic, Partition: partition, Value: []byte("x")}, func(_ *kgo.Record, err error) {
+				client.Produce(producing, &kgo.Record{Topic: at.topic, Partition: at.partition, Value: []byte("x")}, func(_ *kgo.Record, err error) {
 					if err == nil {
 						acked.add(due)
 					}
@@ -292,17 +316,47 @@ func (m *meter) load(ctx context.Context, topic string, partition int32, victim 
 		}
 	})
 	if err := m.flowing(ctx, acked, time.Now()); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	time.Sleep(time.Duration(m.random.Int64N(int64(300 * time.Millisecond)))) // any phase of the sessions
 	hurt := time.Now()
+	named := make(chan time.Duration, 1)
+	if int(at.leader) == victim.ID {
+		wait.Go(func() { named <- m.named(producing, at, hurt) })
+	} else {
+		named <- 0
+	}
 	if err := kind.hurt(victim); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if err := m.flowing(ctx, acked, hurt); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return acked.longest(hurt), nil
+	return acked.longest(hurt), <-named, nil
+}
+
+// nameEvery is how often another node is asked who leads.
+const nameEvery = 2 * time.Millisecond
+
+// named waits until a node other than the leader names another leader, and says how long that took since.
+func (m *meter) named(ctx context.Context, at led, since time.Time) time.Duration {
+	other := m.cluster.Nodes[int(at.leader)%len(m.cluster.Nodes)] // numbers begin at 1: the next one
+	client, err := kgo.NewClient(kgo.SeedBrokers(other.Kafka), kgo.DisableClientMetrics())
+	if err != nil {
+		return 0
+	}
+	defer client.Close()
+	w := &load.Watcher{Target: &load.Target{Topics: []string{at.topic}}}
+	for ctx.Err() == nil {
+		if leader, ok := w.Leader(ctx, client, at.topic, at.partition); ok && leader >= 0 && leader != at.leader {
+			return time.Since(since)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(nameEvery):
+		}
+	}
+	return 0
 }
 
 // flowing waits until a record that was due after since is acknowledged, and then one that was due outageAfter later.

@@ -72,7 +72,6 @@ type network struct {
 
 	mu   sync.Mutex
 	cuts map[way]int // how often a way is cut
-	slow bool        // whether tbf is there
 }
 
 // way is one direction between two ends.

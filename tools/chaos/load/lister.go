@@ -64,14 +64,14 @@ func (l *lister) ask(ctx context.Context, w history.Where, leader int32) (int64,
 	if err != nil {
 		return 0, err
 	}
-	for _, t := range answer.(*kmsg.ListOffsetsResponse).Topics { //nolint:errcheck // the client pairs them
-		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return 0, err
-			}
-			l.heard(w, p.LeaderEpoch)
-			return p.Offset, nil
-		}
+	topics := answer.(*kmsg.ListOffsetsResponse).Topics //nolint:errcheck // the client pairs them
+	if len(topics) != 1 || len(topics[0].Partitions) != 1 {
+		return 0, errNoAnswer
 	}
-	return 0, errNoAnswer
+	p := &topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+		return 0, err
+	}
+	l.heard(w, p.LeaderEpoch)
+	return p.Offset, nil
 }

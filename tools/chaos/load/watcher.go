@@ -76,3 +76,13 @@ func (w *Watcher) ask(ctx context.Context, client *kgo.Client) (partitions []par
 	}
 	return partitions
 }
+
+// Leader asks the node of a client who leads one partition; -1 is nobody.
+func (w *Watcher) Leader(ctx context.Context, client *kgo.Client, topic string, partition int32) (leader int32, ok bool) {
+	for _, p := range w.ask(ctx, client) {
+		if p.topic == topic && p.Partition == partition {
+			return p.Leader, true
+		}
+	}
+	return 0, false
+}
