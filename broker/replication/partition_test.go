@@ -38,6 +38,8 @@ type testPartition struct {
 	// until another took over. What is acknowledged over a stream cannot lie beyond.
 	truth map[replica.Inflow]int64
 	busy  func() bool // chaos: says that there is no room
+	// refuse, if set, answers every run.
+	refuse func() error
 }
 
 var errNotFollowed = errors.New("another stream has taken over")
@@ -237,6 +239,11 @@ func (p *testPartition) AppendRun(in replica.Inflow, run *replica.Run) error {
 	if !p.followed || p.in != in {
 		return errNotFollowed
 	}
+	if p.refuse != nil {
+		if err := p.refuse(); err != nil {
+			return err
+		}
+	}
 	if run.Start != p.log.AppendedEnd() {
 		return fmt.Errorf("%w: %d at %d", engine.ErrNotContiguous, run.Start, p.log.AppendedEnd())
 	}
@@ -348,6 +355,12 @@ func (p *testPartition) append(size int) (bool, error) {
 		p.node.n.tell(p, newsAppended)
 	}
 	return err == nil, err
+}
+
+func (p *testPartition) setRefuse(f func() error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuse = f
 }
 
 func randomBytes(n int) []byte {

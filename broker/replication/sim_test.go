@@ -42,6 +42,7 @@ type sim struct {
 	epochs map[Key]int32
 	leader map[Key]int32
 	calm   atomic.Bool
+	sync   atomic.Bool // what runs aside runs at once
 	flips  int
 	breaks int
 	moves  int
@@ -54,7 +55,7 @@ func newSim(t *testing.T, seed uint64, nodes, partitions int, o engine.Options, 
 		testCluster: c, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), now: time.UnixMilli(1e12),
 		epochs: map[Key]int32{}, leader: map[Key]int32{},
 	}
-	sync := s.rng.IntN(2) == 0
+	s.sync.Store(s.rng.IntN(2) == 0)
 	var chaos atomic.Uint64
 	for id := range int32(nodes) {
 		n := c.newTestNode(id, partitions, o, lc)
@@ -64,7 +65,7 @@ func newSim(t *testing.T, seed uint64, nodes, partitions int, o engine.Options, 
 				s.links = append(s.links, &simLink{s: p.Tail, from: n, to: c.nodes[p.ID]}, &simLink{s: p.CatchUp, from: n, to: c.nodes[p.ID]})
 			},
 			Aside: func(f func()) {
-				if sync {
+				if s.sync.Load() {
 					f()
 				} else {
 					go f()
