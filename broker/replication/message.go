@@ -177,7 +177,7 @@ func (d *decoder) offset() int64 {
 	return v
 }
 
-// size is a count of bytes of which there must be that many.
+// size is a count of bytes.
 func (d *decoder) size(most int) int {
 	v := d.uint()
 	if v > uint64(most) {
@@ -187,7 +187,7 @@ func (d *decoder) size(most int) int {
 	return int(v)
 }
 
-// next reads one message into m.
+// message reads one message into m.
 func (d *decoder) message(m *message) {
 	*m = message{kind: messageKind(d.byte())}
 	if m.kind == msgReady {
@@ -234,7 +234,11 @@ func (d *decoder) message(m *message) {
 		}
 	case msgFail:
 		m.code = failCode(d.byte())
-		n := d.size(min(maxTextBytes, len(d.b)))
+		n := d.size(maxTextBytes)
+		if n > len(d.b) {
+			d.fail()
+			return
+		}
 		m.text = string(d.b[:n])
 		d.b = d.b[n:]
 		if m.code == 0 || m.code >= failCodes {
