@@ -334,19 +334,13 @@ func (p *testPartition) lead(epoch int32, followers []int32) error {
 
 // append appends a batch of about size bytes, and says so. It returns false when there is no room.
 func (p *testPartition) append(size int) (bool, error) {
-	b := batch.NewBuilder(0, 0)
-	b.Append(time.Now().UnixMilli(), nil, randomBytes(size), nil)
-	raw := b.Build()
-	h, err := batch.ParseHeader(raw)
-	if err != nil {
-		return false, err
-	}
+	raw, h := oneBatch(size)
 	p.mu.Lock()
 	if !p.leading {
 		p.mu.Unlock()
 		return false, nil
 	}
-	_, err = p.log.Append(engine.AppendRequest{Batch: raw, Header: h, LeaderEpoch: p.epoch})
+	_, err := p.log.Append(engine.AppendRequest{Batch: raw, Header: h, LeaderEpoch: p.epoch})
 	p.mu.Unlock()
 	if errors.Is(err, engine.ErrBusy) {
 		return false, nil
@@ -355,6 +349,18 @@ func (p *testPartition) append(size int) (bool, error) {
 		p.node.n.tell(p, newsAppended)
 	}
 	return err == nil, err
+}
+
+// oneBatch is a batch of one record of size random bytes.
+func oneBatch(size int) ([]byte, batch.Header) {
+	b := batch.NewBuilder(0, 0)
+	b.Append(time.Now().UnixMilli(), nil, randomBytes(size), nil)
+	raw := b.Build()
+	h, err := batch.ParseHeader(raw)
+	if err != nil {
+		panic(err)
+	}
+	return raw, h
 }
 
 func (p *testPartition) setRefuse(f func() error) {
