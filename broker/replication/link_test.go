@@ -276,8 +276,12 @@ func BenchmarkReplicate(b *testing.B) {
 			raw, h := oneBatch(size)
 			b.SetBytes(int64(len(raw)))
 			b.ReportAllocs()
+			ahead := int64(16<<20) / int64(len(raw)) // producers wait for acknowledgements
 			cpu := cpuTime()
 			for b.Loop() {
+				for p.HighWatermark()+ahead < p.log.AppendedEnd() {
+					time.Sleep(50 * time.Microsecond)
+				}
 				for {
 					_, err := p.log.Append(engine.AppendRequest{Batch: raw, Header: h, LeaderEpoch: 1})
 					if err == nil {
