@@ -117,8 +117,10 @@ type sent struct {
 
 // produce is called now and then: something new, if there is room, and what is not under way.
 func (pr *producer) produce() {
-	// Brokers remember five batches: no producer runs further ahead of the oldest one that is not acknowledged.
-	if !pr.stopped && (len(pr.queue) == 0 || pr.next-numberOf(pr.queue[0].id) < int64(pr.inflightMax)) {
+	// Brokers remember five batches: no producer runs further ahead of the oldest one that is not acknowledged. The first one
+	// goes alone: of an unknown producer brokers take any sequence, as Kafka's do, so also the second batch without it.
+	ahead := len(pr.queue) > 0 && pr.next-numberOf(pr.queue[0].id) >= int64(pr.inflightMax)
+	if !pr.stopped && !ahead && (pr.acked > 0 || len(pr.queue) == 0) {
 		pr.queue = append(pr.queue, pr.make())
 	}
 	pr.send()

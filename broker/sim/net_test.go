@@ -1,6 +1,9 @@
 package sim
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // network is who hears whom. Links have a direction.
 type network struct {
@@ -67,6 +70,8 @@ func (c *conn) send(from int, msg any) {
 	}
 	if p, ok := msg.(packet); ok && len(p.bulk) > 0 && c.drop > 0 && c.n.w.rng.IntN(1000) < c.drop {
 		c.n.w.stats.drops++
+		c.n.w.tracef("a frame of batches from node %d to %d vanishes", c.end[0].id, c.end[1].id)
+		c.n.w.after(c.n.w.between(0, 2*time.Second), c.cut) // what waits for the lost one's acknowledgement must not wait for ever
 		return
 	}
 	w, to := c.n.w, 1-from
@@ -96,12 +101,8 @@ func (c *conn) deliver(to int, msg any) {
 
 // look gives up connections that nothing gets through, and lets through what healed links have kept.
 func (n *network) look(every time.Duration) {
-	kept := n.conns[:0]
-	for _, c := range n.conns {
-		if c.lost[0] && c.lost[1] {
-			continue
-		}
-		kept = append(kept, c)
+	n.conns = slices.DeleteFunc(n.conns, func(c *conn) bool { return c.lost[0] && c.lost[1] })
+	for _, c := range slices.Clone(n.conns) { // what is delivered may lead to others
 		for to := range 2 {
 			if c.inc[to] != c.end[to].inc { // the process is no more
 				c.cut()
@@ -122,8 +123,6 @@ func (n *network) look(every time.Duration) {
 			c.cut()
 		}
 	}
-	clear(n.conns[len(kept):])
-	n.conns = kept
 }
 
 // cut ends a connection. Each end may still get some of what is under way before it hears of that.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -104,11 +105,7 @@ func report(t *testing.T, seed uint64, fault string) {
 	if o.fault != fault && !strings.HasPrefix(o.fault, fault) {
 		t.Errorf("seed %d is not repeatable: %s; and then: %s", seed, fault, o.fault)
 	}
-	for i, line := range o.trace {
-		if len(line) > 300 {
-			o.trace[i] = line[:300]
-		}
-	}
+	o.trace = slices.DeleteFunc(o.trace, func(line string) bool { return strings.Contains(line, "takes batch") })
 	t.Errorf("seed %d: %s\n(repeat: go test -ldflags=-checklinkname=0 ./broker/sim -run TestClusters -sim.seed=%d)\nthe last events:\n%s",
 		seed, o.fault, seed, strings.Join(o.trace[max(0, len(o.trace)-40):], "\n"))
 }
