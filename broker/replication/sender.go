@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"millrace/broker/replica"
+	"millrace/broker/replica/broken"
 	"millrace/engine"
 	"millrace/raft/transport"
 )
@@ -37,6 +38,7 @@ type Sender struct {
 	connected bool
 	mine      map[*outflow]struct{} // whose home this is
 	streams   map[uint64]*outflow   // that are open on this connection
+	closed    map[uint64]*outflow   // that were; only with broken.AnyAcknowledgement
 	last      uint64                // stream id
 	messages  queue[message]        // to be sent
 	opening   queue[*outflow]       // to be opened
@@ -96,6 +98,7 @@ func (s *Sender) Connected(now time.Time) {
 	}
 	s.now, s.connected, s.last = now, true, 0
 	s.connects++
+	s.closed = nil
 	s.inbox.asleep.Store(awake)
 	for _, o := range s.inOrder() {
 		if o.state == idle || o.state == waiting {
@@ -164,6 +167,9 @@ func (s *Sender) onMessage(m *message) error {
 		return nil
 	}
 	o := s.streams[m.stream]
+	if broken.AnyAcknowledgement && o == nil && m.kind == msgAck {
+		o = s.closed[m.stream]
+	}
 	if o == nil {
 		return nil // of a stream that was closed meanwhile
 	}
@@ -207,6 +213,10 @@ func (s *Sender) onOffer(o *outflow, offer replica.Offer) {
 }
 
 func (s *Sender) onAck(o *outflow, m *message) {
+	if broken.AnyAcknowledgement && o.stream != m.stream {
+		_ = o.p.Acknowledged(replica.Stint{Follower: s.peer, LeaderEpoch: m.epoch, Generation: m.generation}, m.received, m.stored)
+		return
+	}
 	if o.state != flowing && o.state != draining || m.epoch != o.stint.LeaderEpoch || m.generation != o.stint.Generation {
 		return // it says nothing of this stint
 	}
@@ -357,6 +367,12 @@ func (s *Sender) forget(o *outflow) {
 		return
 	}
 	delete(s.streams, o.stream)
+	if broken.AnyAcknowledgement {
+		if s.closed == nil {
+			s.closed = map[uint64]*outflow{}
+		}
+		s.closed[o.stream] = o
+	}
 	o.stream = 0
 	s.inflight -= o.sent.clear()
 	o.p.CloseStint(o.stint)
