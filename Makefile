@@ -39,7 +39,7 @@ build: ## build bin/millrace
 	$(GO) build -trimpath -ldflags="$(LDFLAGS) -X main.version=$(VERSION)" -o $(BIN) ./tools/millrace
 
 .PHONY: test
-test: vet unit compat ## what a change must pass: vet, all tests (simulation and kill -9 included), real clients
+test: vet unit controls compat ## what a change must pass: vet, all tests (simulation and kill -9 included), real clients
 
 .PHONY: unit
 unit: ## all Go tests of the module, without the real clients
@@ -84,8 +84,13 @@ fuzz: ## every fuzz test for TIME each
 	    echo "== $$pkg $$f"; $(TEST) -run '^$$' -fuzz "^$$f$$" -fuzztime $(TIME) $$pkg || exit 1; \
 	  done; done
 
+.PHONY: controls
+controls: ## builds without one rule of replication each: the simulation of clusters must notice all of them
+	$(TEST) -tags broken -count=1 -timeout 30m -run NoticesEveryMissingRule ./broker/sim
+
 .PHONY: sim
-sim: ## the simulated disk under the engine and the metadata log, SEEDS seeds
+sim: ## whole clusters in one process, and the simulated disk under the engine and the metadata log, SEEDS seeds
+	$(TEST) -count=1 -timeout 12h -run 'TestClusters' ./broker/sim -sim.seeds=$(SEEDS)
 	$(TEST) -count=1 -timeout 12h -run 'Crash|Simulation' ./engine -sim.seeds=$(SEEDS)
 	MILLRACE_SIM_SEEDS=$(SEEDS) $(TEST) -count=1 -timeout 12h -run 'Sim|Crash' ./raft/...
 

@@ -115,6 +115,9 @@ func (w *world) draw() {
 	}
 	p.controller = controller.Config{PreferAfter: 3 * time.Second, UncleanAfter: 2 * time.Second, Scan: 500 * ms}
 	p.proposals = usualProposals()
+	if r.IntN(3) == 0 { // changes of the ISR stay in the air
+		p.proposals = simraft.Chances{Drop: 15, Lose: 10, Late: 25, Max: 8 * time.Second}
+	}
 	p.lateImages = []int{0, 3, 15}[r.IntN(3)]
 	p.clientLoss = []int{0, 1, 5}[r.IntN(3)]
 	p.recordBytes = []int{20, 200, 1500}[r.IntN(3)]
