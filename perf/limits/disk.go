@@ -18,6 +18,9 @@ import (
 // diskFile is the size of the files that are measured on.
 const diskFile = 256 << 20
 
+// writtenFile is the size of those that are gone round.
+const writtenFile = 64 << 20
+
 func (r *run) disk() error {
 	buf := disk.AlignedAlloc(1 << 20)
 	for i := range buf {
@@ -29,6 +32,13 @@ func (r *run) disk() error {
 				if err := r.flush(kind, how, buf[:size]); err != nil {
 					return fmt.Errorf("%s file, %s: %w", kind, how, err)
 				}
+			}
+		}
+	}
+	for _, size := range []int{4 << 10, 64 << 10} {
+		for _, how := range []string{"dsync", "fdatasync"} {
+			if err := r.flushMany(how, buf[:size]); err != nil {
+				return fmt.Errorf("%d flushers, %s: %w", flushers, how, err)
 			}
 		}
 	}
@@ -70,17 +80,13 @@ func (r *run) flush(kind, how string, b []byte) error {
 	// A written file may go round; the others must not, or their second round would be on written blocks.
 	size := int64(diskFile)
 	if kind == "written" {
-		size = 64 << 20
+		size = writtenFile
 	}
 	f, err := r.open(kind, size)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }() // what was written is thrown away
-	flags := 0
-	if how == "dsync" {
-		flags = unix.RWF_DSYNC
-	}
 	var took []time.Duration
 	at, began := int64(0), time.Now()
 	for time.Since(began) < r.slice && len(took) < 1<<20 {
@@ -91,14 +97,7 @@ func (r *run) flush(kind, how string, b []byte) error {
 			at = 0
 		}
 		start := time.Now()
-		n, err := unix.Pwritev2(int(f.Fd()), [][]byte{b}, at, flags)
-		if err == nil && n != len(b) {
-			err = fmt.Errorf("%d of %d bytes written", n, len(b))
-		}
-		if err == nil && how == "fdatasync" {
-			err = unix.Fdatasync(int(f.Fd()))
-		}
-		if err != nil {
+		if err := durable(f, how, b, at); err != nil {
 			return err
 		}
 		took = append(took, time.Since(start))
@@ -110,6 +109,22 @@ func (r *run) flush(kind, how string, b []byte) error {
 	r.add(fmt.Sprintf("flush_%s_%s_%dk", kind, how, len(b)>>10), float64(p50.Microseconds()), "us",
 		fmt.Sprintf("median; p99 %.0f us, %.0f MB/s", float64(p99.Microseconds()), float64(len(took))*float64(len(b))/all.Seconds()/1e6))
 	return nil
+}
+
+// durable writes b and flushes it, in one call or in two.
+func durable(f *os.File, how string, b []byte, at int64) error {
+	flags := 0
+	if how == "dsync" {
+		flags = unix.RWF_DSYNC
+	}
+	n, err := unix.Pwritev2(int(f.Fd()), [][]byte{b}, at, flags)
+	if err == nil && n != len(b) {
+		err = fmt.Errorf("%d of %d bytes written", n, len(b))
+	}
+	if err == nil && how == "fdatasync" {
+		err = unix.Fdatasync(int(f.Fd()))
+	}
+	return err
 }
 
 // bandwidth writes without flushing, with depth writes under way, and flushes once at the end.
