@@ -20,7 +20,7 @@ import (
 
 // group is a cluster of real nodes in one process, over a network that can be cut and simulated disks.
 type group struct {
-	t     *testing.T
+	t     testing.TB
 	net   *network
 	nodes map[int32]*member
 	first []int32 // who bootstraps
@@ -38,7 +38,7 @@ type member struct {
 	failed chan error
 }
 
-func newGroup(t *testing.T, first ...int32) *group {
+func newGroup(t testing.TB, first ...int32) *group {
 	return &group{t: t, net: newNetwork(), nodes: map[int32]*member{}, first: first}
 }
 
@@ -140,14 +140,14 @@ func (g *group) registered() {
 	}
 }
 
-func patient(t *testing.T) context.Context {
+func patient(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 // eventually waits for something that the cluster does by itself.
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -31,7 +31,7 @@ func newNetwork() *network {
 }
 
 // listen opens a port under a logical name.
-func (n *network) listen(t *testing.T, name string) net.Listener {
+func (n *network) listen(t testing.TB, name string) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

@@ -38,7 +38,7 @@ func openTest(t *testing.T, o Options) *Node {
 	return n
 }
 
-func propose(t *testing.T, n *Node, c Command) Result {
+func propose(t testing.TB, n *Node, c Command) Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
