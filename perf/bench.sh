@@ -7,7 +7,8 @@ perf/bench.sh [--base COMMIT] [--count N] [--time T] [--bench REGEXP] [PACKAGES.
 
 Runs the Go benchmarks of this tree and of COMMIT (default: the last tag, or the first commit if there is none), in
 turn and N times each (default 6, 100ms), and prints the comparison by benchstat. COMMIT is checked out beside the
-tree, into a temporary directory. PACKAGES default to ./engine/... ./netpoll/... ./broker/...
+tree, into a temporary directory. PACKAGES default to ./engine/... ./netpoll/... ./broker/... ./raft.
+For the replicated metadata alone: perf/bench.sh --bench 'Commit|AlterPartition|Snapshot' ./raft
 TEXT
 }
 base='' count=6 time=100ms pattern=.
@@ -22,7 +23,7 @@ while [ $# -gt 0 ]; do
   *) break ;;
   esac
 done
-[ $# -gt 0 ] || set -- ./engine/... ./netpoll/... ./broker/...
+[ $# -gt 0 ] || set -- ./engine/... ./netpoll/... ./broker/... ./raft
 cd "$(dirname "$0")/.."
 tree=$PWD
 if [ -z "$base" ]; then

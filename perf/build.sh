@@ -13,6 +13,9 @@ go build "${flags[@]}" -o "$bin/millrace" ./tools/millrace
 go build "${flags[@]}" -o "$bin/nullbroker" ./tools/nullbroker
 go build "${flags[@]}" -o "$bin/limits" ./perf/limits
 go build "${flags[@]}" -o "$bin/suite" ./perf/suite
+# The cluster's rows have faults made by a tool of its own, and print the benchmarks of the metadata.
+go build "${flags[@]}" -o "$bin/chaos" ./tools/chaos
+go test -c "${flags[@]}" -o "$bin/raft.test" ./raft
 # librdkafka comes with a module of its own and needs a C compiler: its row is skipped aloud without it.
 rm -f "$bin/rdkafka-bench"
 if ! (cd tools/compat && CGO_ENABLED=1 go build -buildvcs=false -o "$bin/rdkafka-bench" ./rdkafkabench) >"$bin/rdkafka-bench.log" 2>&1; then

@@ -3,7 +3,7 @@
 set -euo pipefail
 usage() {
   cat <<'TEXT'
-perf/run.sh [--quick] [--rows LIST] [--out DIR] [--dir DIR] [more]
+perf/run.sh [--cluster] [--quick] [--rows LIST] [--out DIR] [--dir DIR] [more]
 
 Builds Millrace and its load generators, measures what this machine can do, runs the workloads of record against
 Millrace and against brokers that do nothing, and prints a table. About 15 minutes, or 3 with --quick. No argument is
@@ -12,7 +12,7 @@ processor and an allocation profile of every row, and flame graphs where perf is
 
   --quick          fewer rows, one short round, with counts and profiles taken during it
   --rows LIST      only these, separated by commas; W3* means all that begin so (perf/README.md lists them)
-  --systems LIST   only these: null, null+flush, D1, D2
+  --systems LIST   only these: null, null+flush, D1, D2; with --cluster null, D2, D2x3
   --out DIR        where the results go
   --dir DIR        directory on the disk to measure (default: $TMPDIR, or /tmp); it needs about 20 GB
   --rounds N       rounds of every row, each in the other direction (default: 3 of the rows
@@ -21,6 +21,12 @@ processor and an allocation profile of every row, and flame graphs where perf is
   --soak D         window of the mixed row W9 (30m for the soak of record)
   --loop=false     no rows on an ext4 with a journal in a file (they need root)
   --flames=false   no flame graphs
+
+  --cluster        the rows W7 instead: three brokers on this machine, three replicas, min.insync.replicas=2, and the
+                   same loads on one broker beside them. About an hour, or five minutes with --quick
+  --backlog N      bytes that a follower catches up (1e9, with --quick 2e8)
+  --partitions N   partitions of the row of many partitions (3000, with --quick 300)
+  --kills N        faults of each kind (20, with --quick 2)
 
 Every produce run ends by reading back all acknowledged records; the exit code is not 0 if one is missing.
 TEXT

@@ -5,16 +5,16 @@ import (
 	"io"
 )
 
-// writeRatios prints Millrace, flushing, against Kafka as it comes and Kafka that flushes.
+// writeRatios prints Millrace, flushing, against Kafka as it comes and Kafka that flushes; a cluster against a cluster.
 func writeRatios(out io.Writer, rows []*result) {
-	fmt.Fprintf(out, "\nMillrace D2 against Kafka (K1: as it comes, it flushes nothing; K2: flushing)\n")
-	fmt.Fprintf(out, "  %-10s %-3s %10s %10s %10s %12s %10s\n", "row", "", "rate x", "p99 x", "p99.9 x", "CPU s/GB x", "RSS x")
+	fmt.Fprintf(out, "\nMillrace (D2) against Kafka (K1: as it comes, it flushes nothing; K2: flushing; x3: three brokers, three replicas)\n")
+	fmt.Fprintf(out, "  %-13s %-5s %10s %10s %10s %12s %10s\n", "row", "", "rate x", "p99 x", "p99.9 x", "CPU s/GB x", "RSS x")
 	for _, r := range rows {
-		if r.System != sysKafka1 && r.System != sysKafka2 {
+		if single(r.System) != sysKafka1 && single(r.System) != sysKafka2 {
 			continue
 		}
-		ours := find(rows, r.Row, sysD2)
-		if ours == nil || r.get("rate") == 0 {
+		ours := find(rows, r.Row, opponent(r.System))
+		if ours == nil || r.get("rate") == 0 || isOperation(r) {
 			continue
 		}
 		times := func(name string) string {
@@ -24,7 +24,15 @@ func writeRatios(out io.Writer, rows []*result) {
 			}
 			return fmt.Sprintf("%.2f", a/b)
 		}
-		fmt.Fprintf(out, "  %-10s %-3s %10s %10s %10s %12s %10s\n", r.Row, r.System, times("rate"), times("p99"), times("p999"), times("cpu_per_gb"), times("rss"))
+		fmt.Fprintf(out, "  %-13s %-5s %10s %10s %10s %12s %10s\n", r.Row, r.System, times("rate"), times("p99"), times("p999"), times("cpu_per_gb"), times("rss"))
 	}
 	fmt.Fprintln(out, "  rate: more is better; all others: less is better")
+}
+
+// opponent is the system of Millrace that a system of Kafka is compared with.
+func opponent(system string) string {
+	if single(system) != system {
+		return sysD2x3
+	}
+	return sysD2
 }

@@ -19,6 +19,12 @@ const (
 	meanFlushesWaits = 1.5 // half of the flush under way, and its own
 )
 
+// The names of the limits that are bytes a second.
+const (
+	limitHalfDevice  = "half the device"
+	limitDeviceSixth = "device/6"
+)
+
 // limits puts every result beside what bounds it, and marks the rows that were the client's.
 func (s *suite) limits(all []*result) {
 	for _, r := range all {
@@ -50,7 +56,7 @@ func (s *suite) limits(all []*result) {
 			}
 			// Every byte is written twice, to the write-ahead log and to its segment.
 			if device := s.limit("write_direct_1m_qd4") / 2; device > 0 && r.System == sysD2 {
-				r.Limit = "half the device"
+				r.Limit = limitHalfDevice
 				r.set("limit", device)
 				r.set("ratio", r.get("mb")/device)
 			} else if null != nil {

@@ -47,7 +47,7 @@ func runProfile(ctx context.Context, what string, args []string) error {
 	fs.StringVar(&o.out, "out", "", "directory for the results (default perf/out/<time>)")
 	fs.StringVar(&o.dir, "dir", os.TempDir(), "directory on the disk to measure")
 	fs.StringVar(&rows, "rows", "", "rows to run, separated by commas; W3* means all that begin so")
-	fs.StringVar(&systems, "systems", "", "systems to run: "+strings.Join([]string{sysNull, sysNullFlush, sysD1, sysD2}, ", "))
+	fs.StringVar(&systems, "systems", "", "systems to run: "+strings.Join(systemOrder, ", "))
 	fs.StringVar(&o.kafka, "kafka", "", "directory with Apache Kafka's jars in libs/")
 	fs.BoolVar(&o.quick, "quick", false, "three minutes: fewer rows, one short round with the probes on")
 	fs.BoolVar(&o.flames, "flames", true, "flame graphs, where perf is there")
@@ -57,6 +57,10 @@ func runProfile(ctx context.Context, what string, args []string) error {
 	fs.DurationVar(&o.warmup, "warmup", 0, "load before that (default 1s; with --quick 800ms)")
 	fs.DurationVar(&o.slice, "slice", 0, "length of one measurement of the limits (default 400ms; with --quick 150ms)")
 	fs.DurationVar(&o.soak, "soak", 0, "window of W9, 30m for the soak of record (default: as the others)")
+	fs.BoolVar(&o.cluster, "cluster", false, "the rows of a cluster of three brokers, W7, and those of one broker beside them")
+	fs.Int64Var(&o.backlog, "backlog", 0, "bytes that a follower has to catch up in W7-catchup (default 1e9; with --quick 2e8)")
+	fs.IntVar(&o.partitions, "partitions", 0, "partitions of W7-partitions (default 3000; with --quick 300)")
+	fs.IntVar(&o.kills, "kills", 0, "faults of each kind in W7-kill and W7-failover (default 20; with --quick 2)")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -70,6 +74,7 @@ func runProfile(ctx context.Context, what string, args []string) error {
 		o.flames, o.loop = o.flames && said["flames"], o.loop && said["loop"]
 	}
 	o.defaults(said)
+	o.clusterDefaults(said)
 	began := time.Now()
 	if o.out == "" {
 		o.out = filepath.Join("perf", "out", began.Format("20060102-150405"))
@@ -92,6 +97,7 @@ func runProfile(ctx context.Context, what string, args []string) error {
 	d, err := s.finish(began, raw)
 	if o.kafka != "" {
 		writeRatios(os.Stdout, d.Rows)
+		writeOperationRatios(os.Stdout, d.Rows)
 	}
 	fmt.Printf("\n%.0f s; everything is in %s\n", d.Seconds, o.out)
 	return errors.Join(err, ctx.Err(), void(d.Rows))
@@ -135,11 +141,45 @@ func (o *options) defaults(said map[string]bool) {
 	if o.kafka != "" && !said["warmup"] {
 		o.warmup = max(o.warmup, javaWarmup) // for all systems alike
 	}
+	o.roundsSaid = o.rounds > 0
 	o.every = o.rounds > 0 || o.kafka != "" || len(o.rows) > 0
-	if o.rounds == 0 && !o.quick {
+	switch {
+	case o.rounds > 0 || o.quick:
+	case o.cluster:
+		o.rounds = 5
+	default:
 		o.rounds = 3
 	}
 	o.rounds = max(1, o.rounds)
+}
+
+// clusterDefaults are those of a cluster's rows, which reach less and so need longer.
+func (o *options) clusterDefaults(said map[string]bool) {
+	if !o.cluster {
+		return
+	}
+	o.windows, o.every, o.loop = !o.quick && !said["duration"], true, false
+	full := func(full, quick int64) int64 {
+		if o.quick {
+			return quick
+		}
+		return full
+	}
+	if !said["duration"] {
+		o.duration = time.Duration(full(int64(10*time.Second), int64(4*time.Second)))
+	}
+	if !said["warmup"] && !o.quick {
+		o.warmup = 5 * time.Second
+	}
+	if o.backlog == 0 {
+		o.backlog = full(1e9, 2e8)
+	}
+	if o.partitions == 0 {
+		o.partitions = int(full(3000, 300))
+	}
+	if o.kills == 0 {
+		o.kills = int(full(20, 2))
+	}
 }
 
 // begin looks at the machine and prepares what the rows need.

@@ -6,6 +6,7 @@ import (
 	"html"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // The shape of the plots: bars from left to right, a row each.
@@ -28,6 +29,7 @@ type bar struct {
 
 var systemColors = map[string]string{
 	sysNull: "#b8b8b8", sysNullFlush: "#8c8c8c", sysD1: "#7fb3e0", sysD2: "#1f6fb2", sysKafka1: "#e0a87f", sysKafka2: "#c2571a",
+	sysD2x3: "#134a78", sysKafka1x3: "#d08a55", sysKafka2x3: "#8a3a0c",
 }
 
 // plots draws what the run has found.
@@ -45,7 +47,7 @@ func (s *suite) plots(rows []*result) error {
 		}},
 		{"bandwidth.svg", "MB/s of large batches (line: the limit of the same run)", func(r *result) (bar, bool) {
 			b := bar{value: r.get("mb"), text: fmt.Sprintf("%.0f", r.get("mb"))}
-			if r.Limit == "half the device" {
+			if r.Limit == limitHalfDevice || r.Limit == limitDeviceSixth {
 				b.mark = r.get("limit")
 			}
 			return b, r.get("mb") > 0 && !smallRow(r.Row) && r.get("e2e_p99") == 0
@@ -79,6 +81,7 @@ func (s *suite) plots(rows []*result) error {
 
 // smallRow tells rows whose figure is messages from those whose figure is bytes.
 func smallRow(row string) bool {
+	row = strings.TrimPrefix(row, "W7-")
 	switch {
 	case row == "W4-keyed", row[:2] == "W1", row[:2] == "W2", row[:2] == "S1":
 		return true

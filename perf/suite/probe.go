@@ -130,14 +130,14 @@ func (s *suite) profile(ctx context.Context, srv *server, name string, d time.Du
 	var both sync.WaitGroup
 	if s.probes.perf != "" && s.opts.flames {
 		both.Go(func() {
-			svg, err := s.probes.flame(ctx, srv.proc.pid(), name, d)
+			svg, err := s.probes.flame(ctx, srv.leader().proc.pid(), name, d)
 			save(name+".flame.svg", svg, err)
 		})
 	}
-	if srv.admin != "" {
-		data, err := srv.get(fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(d.Seconds()))), d+10*time.Second)
+	if srv.millrace() {
+		data, err := srv.leader().get(fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(d.Seconds()))), d+10*time.Second)
 		save(name+".cpu.pprof", data, err)
-		data, err = srv.get("/debug/pprof/allocs", 10*time.Second)
+		data, err = srv.leader().get("/debug/pprof/allocs", 10*time.Second)
 		save(name+".allocs.pprof", data, err)
 	}
 	both.Wait()

@@ -101,6 +101,15 @@ func (p *process) stop(patience time.Duration) {
 	<-p.done
 }
 
+// interrupt asks the process to end and does not wait for it.
+func (p *process) interrupt() { _ = p.cmd.Process.Signal(syscall.SIGTERM) }
+
+// kill ends the process at once, as a crash does.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // fails only if it has ended
+	<-p.done
+}
+
 // alive reports whether the process still runs.
 func (p *process) alive() bool {
 	select {

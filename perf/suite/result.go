@@ -17,6 +17,8 @@ type result struct {
 	Disk   string `json:"disk"`
 	Rounds int    `json:"rounds"`
 
+	Brokers int `json:"brokers,omitempty"` // of a cluster
+
 	// figures by name; what is not there was not measured. Names are those of `columns` and a few more.
 	Figures map[string]float64    `json:"figures"`
 	Ranges  map[string][2]float64 `json:"ranges,omitempty"` // least and most of the rounds
@@ -61,7 +63,7 @@ func join(rounds []*result) *result {
 	out.Figures, out.Ranges, out.Rounds, out.Marks, out.Errors = map[string]float64{}, map[string][2]float64{}, 0, nil, nil
 	values := map[string][]float64{}
 	for _, r := range rounds {
-		for name, v := range r.Figures {
+		for name, v := range r.counting() {
 			values[name] = append(values[name], v)
 		}
 		for _, m := range r.Marks {
@@ -69,6 +71,7 @@ func join(rounds []*result) *result {
 		}
 		out.Errors = append(out.Errors, r.Errors...)
 		out.Rounds += r.Rounds
+		out.Brokers = max(out.Brokers, r.Brokers)
 	}
 	for name, v := range values {
 		slices.Sort(v)
@@ -76,6 +79,19 @@ func join(rounds []*result) *result {
 		out.Ranges[name] = [2]float64{v[0], v[len(v)-1]}
 	}
 	return &out
+}
+
+// counting are the figures of a round; a void one has none.
+func (r *result) counting() map[string]float64 {
+	if r.void() {
+		return nil
+	}
+	return r.Figures
+}
+
+// void tells whether the run is worth nothing.
+func (r *result) void() bool {
+	return slices.ContainsFunc(r.Marks, func(m string) bool { return strings.HasPrefix(m, markVoid) })
 }
 
 // median of sorted values.
@@ -101,13 +117,12 @@ func joined(all []*result) []*result {
 		out = append(out, join(byKey[k]))
 	}
 	position := map[string]int{}
-	for i, w := range workloads() {
+	for i, w := range append(workloads(), clusterWorkloads()...) {
 		position[w.id] = i
 	}
-	systems := []string{sysNull, sysNullFlush, sysD1, sysD2, sysKafka1, sysKafka2}
 	slices.SortStableFunc(out, func(a, b *result) int {
 		return cmp.Or(cmp.Compare(position[a.Row], position[b.Row]), cmp.Compare(b.Disk, a.Disk), // own first
-			cmp.Compare(slices.Index(systems, a.System), slices.Index(systems, b.System)))
+			cmp.Compare(slices.Index(systemOrder, a.System), slices.Index(systemOrder, b.System)))
 	})
 	return out
 }

@@ -14,9 +14,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-)
 
-func readFile(name string) ([]byte, error) { return os.ReadFile(name) }
+	"millrace/tools/millrace/bench"
+)
 
 // processSeconds is the processor time of a process.
 func processSeconds(pid int) (float64, error) {
@@ -88,7 +88,7 @@ func (s *suite) backlog(ctx context.Context, srv *server, w *workload) (bytes fl
 	}
 	filled := directoryBytes(srv.dir)
 	forget(srv.dir)
-	limited = s.limitMemory(srv.proc.pid(), max(int64(filled)/4, 192<<20))
+	limited = s.limitMemory(srv.leader().proc.pid(), max(int64(filled)/4, 192<<20))
 	sleep(ctx, settle)
 	return filled, limited, nil
 }
@@ -110,7 +110,7 @@ func runCatchUp(ctx context.Context, s *suite, srv *server, w *workload, r *resu
 	before := srv.sample()
 	file := filepath.Join(srv.dir, "read.json")
 	_, err = output(ctx, s.bin("millrace"), "bench", "-b", srv.addr, "-m", "consume", "--raw", "-t", "backlog", "--consumers", strconv.Itoa(w.consumers),
-		"-d", "60", "--progress", "0", "--broker-pid", strconv.Itoa(srv.proc.pid()), "--json", file)
+		"-d", "60", "--progress", "0", "--broker-pid", strconv.Itoa(srv.leader().proc.pid()), "--json", file)
 	profiling.Wait()
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func runCatchUp(ctx context.Context, s *suite, srv *server, w *workload, r *resu
 	r.set("broker_cores", rep.CPU.BrokerCores)
 	r.set("cpu_per_gb", rep.CPU.BrokerPerGB)
 	r.set("us_per_msg", rep.CPU.BrokerPerMillion)
-	r.set("rss", after.rss)
+	r.set("rss", after.rss())
 	r.set("steal", stolen(before.cpu, after.cpu))
 	return nil
 }
@@ -192,7 +192,7 @@ func runMixed(ctx context.Context, s *suite, srv *server, w *workload, r *result
 	r.book(w, srv, rep, o)
 	r.set("commits_per_s", float64(commits.Load())/took.Seconds())
 	if minutes := o.to.at.Sub(o.from.at).Minutes(); minutes > 0 {
-		r.set("rss_mb_per_min", (o.to.rss-o.from.rss)/1e6/minutes)
+		r.set("rss_mb_per_min", (o.to.rss()-o.from.rss())/1e6/minutes)
 	}
 	if commitErr != nil && beside.Err() == nil {
 		return commitErr
@@ -204,7 +204,7 @@ func runMixed(ctx context.Context, s *suite, srv *server, w *workload, r *result
 const commitPause = 5 * time.Millisecond
 
 func commitOffsets(ctx context.Context, addr string, done *atomic.Int64) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.DisableClientMetrics())
+	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(addr, ",")...), kgo.DisableClientMetrics())
 	if err != nil {
 		return err
 	}
@@ -231,7 +231,9 @@ func runRdkafka(ctx context.Context, s *suite, srv *server, w *workload, r *resu
 	if _, err := os.Stat(program); err != nil {
 		return errors.New("SKIPPED: the librdkafka load generator was not built (see the start of the output)")
 	}
-	rep, o, err := s.observe(ctx, srv, program, s.profileName(w, srv.system), "-b", srv.addr, "-s", strconv.Itoa(w.size), "-w", s.opts.warmup.String(), "-d", s.opts.duration.String())
+	rep, o, err := srv.replicated(ctx, topicShape{name: "bench", partitions: 1}, true, func() (*bench.Report, *observed, error) {
+		return s.observe(ctx, srv, program, s.profileName(w, srv.system), "-b", srv.addr, "-s", strconv.Itoa(w.size), "-w", s.opts.warmup.String(), "-d", s.opts.duration.String())
+	})
 	if rep == nil {
 		return err
 	}
@@ -251,7 +253,7 @@ func runRdkafka(ctx context.Context, s *suite, srv *server, w *workload, r *resu
 }
 
 func storedRecords(ctx context.Context, addr, topic string) (n int64, err error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.DisableClientMetrics())
+	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(addr, ",")...), kgo.DisableClientMetrics())
 	if err != nil {
 		return 0, err
 	}

@@ -16,27 +16,54 @@ import (
 // sample is every counter at one moment; two of them make the figures of what was between.
 type sample struct {
 	at      time.Time
-	metrics map[string]float64 // of Millrace's /metrics, summed over labels but for the API
+	nodes   []nodeSample
+	metrics map[string]float64 // of Millrace's /metrics, summed over labels but for the API, and over nodes
 	sectors float64            // written to the device
 	flushes float64            // of the device
-	workers int                // kernel workers of the broker's rings
-	rss     float64
 	cpu     machineCPU
 }
 
+// nodeSample are the counters of one broker.
+type nodeSample struct {
+	metrics map[string]float64
+	seconds float64 // processor time
+	workers int     // kernel workers of the broker's rings
+	rss     float64
+}
+
 func (srv *server) sample() sample {
-	s := sample{at: time.Now(), metrics: map[string]float64{}}
-	if srv.admin != "" {
-		if page, err := srv.get("/metrics", 2*time.Second); err == nil {
-			s.metrics = parseMetrics(page)
+	s := sample{at: time.Now(), metrics: map[string]float64{}, nodes: make([]nodeSample, len(srv.nodes))}
+	for i, n := range srv.nodes {
+		s.nodes[i].seconds, _ = processSeconds(n.proc.pid()) // a broker that has ended is told elsewhere
+	}
+	s.cpu = readMachineCPU()
+	for i, n := range srv.nodes {
+		nd := &s.nodes[i]
+		nd.metrics = map[string]float64{}
+		if n.admin != "" {
+			if page, err := n.get("/metrics", 2*time.Second); err == nil {
+				nd.metrics = parseMetrics(page)
+			}
 		}
+		for name, v := range nd.metrics {
+			s.metrics[name] += v
+		}
+		nd.workers, nd.rss = ringWorkers(n.proc.pid()), residentBytes(n.proc.pid())
 	}
 	s.sectors, s.flushes = deviceCounters(srv.dir)
-	s.workers = ringWorkers(srv.proc.pid())
-	s.rss = residentBytes(srv.proc.pid())
-	s.cpu = readMachineCPU()
 	return s
 }
+
+// most is the largest of a figure of the nodes.
+func (s *sample) most(figure func(nodeSample) float64) (v float64) {
+	for _, n := range s.nodes {
+		v = max(v, figure(n))
+	}
+	return v
+}
+
+// rss is the memory of the node that has most.
+func (s *sample) rss() float64 { return s.most(func(n nodeSample) float64 { return n.rss }) }
 
 // parseMetrics sums a metric over its labels; requests are kept by API.
 func parseMetrics(page []byte) map[string]float64 {

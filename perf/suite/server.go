@@ -2,15 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -22,28 +20,55 @@ const (
 	sysNullFlush = "null+flush"
 	sysKafka1    = "K1" // Apache Kafka as it comes: it flushes nothing
 	sysKafka2    = "K2" // Apache Kafka, log.flush.interval.messages=1
+
+	sysD2x3     = "D2x3" // three nodes of Millrace; topics have three replicas, two of which must be in sync
+	sysKafka1x3 = "K1x3" // likewise of Kafka, as it comes
+	sysKafka2x3 = "K2x3" // likewise, flushing
 )
 
-// server is a broker under test.
+// systemOrder is how systems stand below each other.
+var systemOrder = []string{sysNull, sysNullFlush, sysD1, sysD2, sysKafka1, sysKafka2, sysD2x3, sysKafka1x3, sysKafka2x3}
+
+// clusterNodes is the number of brokers of a system that is a cluster, and of replicas of its topics.
+const clusterNodes = 3
+
+// single is the system of one broker that a cluster is made of; a system of one broker is its own.
+func single(system string) string { return strings.TrimSuffix(system, "x3") }
+
+// server is a system under test: one broker, or the nodes of a cluster.
 type server struct {
 	system string
-	proc   *process
-	addr   string
-	admin  string // Millrace only
+	nodes  []*node
+	addr   string // of all nodes, separated by commas: what a client begins with
 	dir    string
-	wal    int64
+	wal    int64 // bytes of a node's write-ahead log; Millrace only
+	lead   int   // index of the node that profiles and counts are taken of: the leader of partition 0
 }
 
-const readyTimeout = 30 * time.Second
+// cluster tells whether there are several brokers.
+func (srv *server) cluster() bool { return len(srv.nodes) > 1 }
 
-// freePort is a port that nobody listens on at the moment.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// leader is the node that profiles and counts are taken of.
+func (srv *server) leader() *node { return srv.nodes[srv.lead] }
+
+// millrace tells whether the brokers are Millrace's.
+func (srv *server) millrace() bool { return srv.nodes[0].admin != "" }
+
+// flushing tells whether the brokers are Millrace's and flush before they acknowledge.
+func (srv *server) flushing() bool { return srv.system == sysD2 || srv.system == sysD2x3 }
+
+// freePorts are n different addresses on this machine that nobody listens on at the moment.
+func freePorts(n int) ([]string, error) {
+	var addresses []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = l.Close() }() // all are held until all are found
+		addresses = append(addresses, l.Addr().String())
 	}
-	defer func() { _ = l.Close() }() // it only finds a free port
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return addresses, nil
 }
 
 // serve starts a system on a fresh directory and waits until it serves.
@@ -53,27 +78,8 @@ func (s *suite) serve(ctx context.Context, system string, w *workload) (*server,
 		return nil, err
 	}
 	srv := &server{system: system, dir: dir}
-	port, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	srv.addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	switch system {
-	case sysD1, sysD2:
-		err = s.startMillrace(ctx, srv, w, port)
-	case sysNull, sysNullFlush:
-		args := []string{"--addr", srv.addr, "--dir", dir}
-		if system == sysNullFlush {
-			args = append(args, "--flush", "--file-bytes", strconv.Itoa(64<<20))
-		}
-		srv.proc, err = launch(ctx, "null broker", nil, s.bin("nullbroker"), args...)
-	case sysKafka1, sysKafka2:
-		err = s.startKafka(ctx, srv, port)
-	default:
-		err = fmt.Errorf("BUG: system %q", system)
-	}
-	if err == nil {
-		err = srv.ready(ctx)
+	if err = s.prepare(ctx, srv, w); err == nil {
+		err = srv.start(ctx)
 	}
 	if err != nil {
 		srv.close()
@@ -82,87 +88,71 @@ func (s *suite) serve(ctx context.Context, system string, w *workload) (*server,
 	return srv, nil
 }
 
-func (s *suite) startMillrace(ctx context.Context, srv *server, w *workload, port int) error {
-	admin, err := freePort()
+// prepare says how the nodes are started.
+func (s *suite) prepare(ctx context.Context, srv *server, w *workload) error {
+	n := 1
+	if single(srv.system) != srv.system {
+		n = clusterNodes
+	}
+	clients, err := freePorts(n)
 	if err != nil {
 		return err
 	}
-	srv.admin = net.JoinHostPort("127.0.0.1", strconv.Itoa(admin))
-	srv.wal = w.walBytes()
-	// Three files of a third each: the budget is gone through several times within one run.
-	lines := []string{fmt.Sprintf("millrace.wal.file.bytes=%d", srv.wal/3)}
-	if srv.system == sysD1 {
-		lines = append(lines, "log.flush.interval.messages=9223372036854775807")
-	}
-	config := filepath.Join(srv.dir, "server.properties")
-	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
-		return err
-	}
-	args := []string{
-		"standalone", "--config", config, "--data-dir", filepath.Join(srv.dir, "data"), "--kafka-port", strconv.Itoa(port),
-		"--admin-addr", srv.admin, "--log-level", "warn", "--wal-bytes", strconv.FormatInt(srv.wal, 10),
-	}
-	if w.ring > 0 {
-		args = append(args, "--ring-bytes", strconv.FormatInt(w.ring, 10))
-	}
-	srv.proc, err = launch(ctx, "millrace", nil, s.bin("millrace"), args...)
-	return err
-}
-
-// ready waits until the server answers.
-func (srv *server) ready(ctx context.Context) error {
-	deadline := time.Now().Add(readyTimeout)
-	for time.Now().Before(deadline) {
-		if !srv.proc.alive() {
-			return fmt.Errorf("%w: %s", errEnded, srv.proc.tail.text())
-		}
-		if err := srv.probe(); err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(30 * time.Millisecond):
-		}
-	}
-	return fmt.Errorf("not ready after %v: %s", readyTimeout, srv.proc.tail.text())
-}
-
-func (srv *server) probe() error {
-	if srv.admin != "" {
-		resp, err := http.Get("http://" + srv.admin + "/readyz")
-		if err != nil {
+	srv.addr = strings.Join(clients, ",")
+	for i, addr := range clients {
+		nd := &node{id: int32(i) + 1, addr: addr, dir: filepath.Join(srv.dir, "node-"+strconv.Itoa(i+1))}
+		if err := os.Mkdir(nd.dir, 0o755); err != nil {
 			return err
 		}
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return errors.New(resp.Status)
+		srv.nodes = append(srv.nodes, nd)
+	}
+	switch single(srv.system) {
+	case sysD1, sysD2:
+		return s.prepareMillrace(srv, w)
+	case sysNull, sysNullFlush:
+		nd := srv.nodes[0]
+		nd.name, nd.path, nd.args = "null broker", s.bin("nullbroker"), []string{"--addr", nd.addr, "--dir", nd.dir}
+		if srv.system == sysNullFlush {
+			nd.args = append(nd.args, "--flush", "--file-bytes", strconv.Itoa(64<<20))
 		}
 		return nil
+	case sysKafka1, sysKafka2:
+		return s.prepareKafka(ctx, srv)
 	}
-	c, err := net.DialTimeout("tcp", srv.addr, time.Second)
-	if err == nil {
-		_ = c.Close()
-	}
-	return err
+	return fmt.Errorf("BUG: system %q", srv.system)
 }
 
-// get reads a page of the admin server.
-func (srv *server) get(path string, timeout time.Duration) ([]byte, error) {
-	client := http.Client{Timeout: timeout}
-	resp, err := client.Get("http://" + srv.admin + path)
-	if err != nil {
-		return nil, err
+// start starts all nodes and waits until they answer.
+func (srv *server) start(ctx context.Context) error {
+	for _, n := range srv.nodes {
+		if err := n.start(ctx); err != nil {
+			return err
+		}
 	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		return nil, errors.New(resp.Status)
+	for _, n := range srv.nodes {
+		if err := n.ready(ctx); err != nil {
+			return err
+		}
 	}
-	return io.ReadAll(resp.Body)
+	return nil
 }
 
-// close ends the server and removes its data.
+// alive is nil while all nodes run.
+func (srv *server) alive() error {
+	for _, n := range srv.nodes {
+		if !n.proc.alive() {
+			return fmt.Errorf("broker %d has ended: %s", n.id, n.proc.tail.text())
+		}
+	}
+	return nil
+}
+
+// close ends the nodes and removes their data.
 func (srv *server) close() {
-	srv.proc.stop(10 * time.Second)
+	var all sync.WaitGroup
+	for _, n := range srv.nodes {
+		all.Go(func() { n.proc.stop(10 * time.Second) })
+	}
+	all.Wait()
 	_ = os.RemoveAll(srv.dir) // what is left is in a temporary directory
 }

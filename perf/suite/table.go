@@ -16,6 +16,7 @@ import (
 type column struct {
 	name, head, help string
 	show             func(v float64) string
+	cluster          bool // shown only if a row is of a cluster
 }
 
 func fixed(digits int) func(float64) string {
@@ -45,33 +46,51 @@ func percent(v float64) string { return strconv.FormatFloat(100*v, 'f', 1, 64) }
 func mebi(v float64) string    { return strconv.FormatFloat(v/(1<<20), 'f', 0, 64) }
 
 var columns = []column{
-	{"rate", "msg/s", "records acknowledged (or read) a second", grouped},
-	{"mb", "MB/s", "of keys and values, 1e6 bytes", fixed(1)},
-	{"p50", "p50", "of the acknowledgement; open loop: from the moment it was due", millis},
-	{"p99", "p99", "", millis},
-	{"p999", "p99.9", "", millis},
-	{"max", "max", "", millis},
-	{"e2e_p99", "e2e p99", "until a reader has it", millis},
-	{"cpu_per_gb", "CPU s/GB", "processor time of the broker", fixed(2)},
-	{"us_per_msg", "us/msg", "likewise, a record", fixed(2)},
-	{"broker_cores", "broker", "cores", fixed(2)},
-	{"client_cores", "client", "cores", fixed(2)},
-	{"sys_per_req", "sys/req", "system calls a produce request, with the probes on", fixed(2)},
-	{"flush_per_req", "fl/req", "flushes a produce request", fixed(3)},
-	{"rec_per_flush", "rec/fl", "records a flush", fixed(1)},
-	{"punts", "punts/s", "WAL writes handed to kernel workers", fixed(1)},
-	{"own_bytes", "wr/acc", "bytes that the broker wrote for each that it took", fixed(2)},
-	{"dev_bytes", "dev/acc", "bytes that the whole device wrote, others' included", fixed(2)},
-	{"rss", "RSS MiB", "", mebi},
-	{"allocs", "all/req", "heap allocations of the broker a produce request", fixed(3)},
-	{"gc_share", "GC %", "share of the processor time", percent},
-	{"wraps", "WAL x", "times that the write-ahead log was gone through", fixed(1)},
-	{"of_null", "/null", "rate against the null broker's", fixed(2)},
-	{"ratio", "ratio", "rate (or cost) against the limit that is named", fixed(2)},
+	{name: "rate", head: "msg/s", help: "records acknowledged (or read) a second", show: grouped},
+	{name: "mb", head: "MB/s", help: "of keys and values, 1e6 bytes", show: fixed(1)},
+	{name: "p50", head: "p50", help: "of the acknowledgement; open loop: from the moment it was due", show: millis},
+	{name: "p99", head: "p99", show: millis},
+	{name: "p999", head: "p99.9", show: millis},
+	{name: "max", head: "max", show: millis},
+	{name: "e2e_p99", head: "e2e p99", help: "until a reader has it", show: millis},
+	{name: "cpu_per_gb", head: "CPU s/GB", help: "processor time of the broker, of a cluster of all brokers", show: fixed(2)},
+	{name: "us_per_msg", head: "us/msg", help: "likewise, a record", show: fixed(2)},
+	{name: "leader_us", head: "leader us", help: "processor time of the leader, a record; nothing where all brokers lead", show: fixed(2), cluster: true},
+	{name: "follower_us", head: "follower", help: "of one follower, a record", show: fixed(2), cluster: true},
+	{name: "client_us", head: "client us", help: "of the client, a record", show: fixed(2), cluster: true},
+	{name: "leader_per_gb", head: "leader s/GB", help: "as above, a GB", show: fixed(2), cluster: true},
+	{name: "follower_per_gb", head: "follower s/GB", show: fixed(2), cluster: true},
+	{name: "client_per_gb", head: "client s/GB", show: fixed(2), cluster: true},
+	{name: "broker_cores", head: "broker", help: "cores", show: fixed(2)},
+	{name: "client_cores", head: "client", help: "cores", show: fixed(2)},
+	{name: "sys_per_req", head: "sys/req", help: "system calls a produce request, with the probes on", show: fixed(2)},
+	{name: "flush_rate", head: "fl/s", help: "flushes a second of all brokers", show: fixed(0), cluster: true},
+	{name: "flush_per_req", head: "fl/req", help: "flushes (of one broker) a produce request", show: fixed(3)},
+	{name: "rec_per_flush", head: "rec/fl", help: "records a flush", show: fixed(1)},
+	{name: "punts", head: "punts/s", help: "WAL writes handed to kernel workers", show: fixed(1)},
+	{name: "own_bytes", head: "wr/acc", help: "bytes that the broker (all brokers) wrote for each that was taken", show: fixed(2)},
+	{name: "dev_bytes", head: "dev/acc", help: "bytes that the whole device wrote, others' included", show: fixed(2)},
+	{name: "rss", head: "RSS MiB", help: "of the broker that has most", show: mebi},
+	{name: "allocs", head: "all/req", help: "heap allocations of the broker a produce request", show: fixed(3)},
+	{name: "gc_share", head: "GC %", help: "share of the processor time", show: percent},
+	{name: "wraps", head: "WAL x", help: "times that the write-ahead log was gone through", show: fixed(1)},
+	{name: "of_null", head: "/null", help: "rate against the null broker's", show: fixed(2)},
+	{name: "of_one", head: "/one", help: "rate against the same load on one broker (D2)", show: fixed(2), cluster: true},
+	{name: "ratio", head: "ratio", help: "rate (or cost) against the limit that is named", show: fixed(2)},
+}
+
+// shown are the columns for some rows.
+func shown(all []*result) []column {
+	if slices.ContainsFunc(all, func(r *result) bool { return r.Brokers > 0 }) {
+		return columns
+	}
+	return slices.DeleteFunc(slices.Clone(columns), func(c column) bool { return c.cluster })
 }
 
 // writeTable prints the rows for people.
 func writeTable(out io.Writer, all []*result) {
+	all = slices.DeleteFunc(slices.Clone(all), isOperation)
+	columns := shown(all)
 	head := []string{"row", "system"}
 	for _, c := range columns {
 		head = append(head, c.head)
@@ -131,11 +150,11 @@ func writeTable(out io.Writer, all []*result) {
 // writeRanges prints least and most of the rounds.
 func writeRanges(out io.Writer, all []*result) {
 	for _, r := range all {
-		if r.Rounds < 2 {
+		if r.Rounds < 2 || isOperation(r) {
 			continue
 		}
 		rate, p99 := r.Ranges["rate"], r.Ranges["p99"]
-		fmt.Fprintf(out, "  %-10s %-11s %d rounds: msg/s %s to %s, p99 %s to %s\n", r.Row, r.System, r.Rounds, grouped(rate[0]), grouped(rate[1]), millis(p99[0]), millis(p99[1]))
+		fmt.Fprintf(out, "  %-13s %-11s %d rounds: msg/s %s to %s, p99 %s to %s\n", r.Row, r.System, r.Rounds, grouped(rate[0]), grouped(rate[1]), millis(p99[0]), millis(p99[1]))
 	}
 }
 
@@ -149,7 +168,7 @@ func writeCalls(out io.Writer, all []*result) {
 			}
 		}
 		if len(calls) > 0 {
-			fmt.Fprintf(out, "  %-10s %-11s system calls a request: %s\n", r.Row, r.System, strings.Join(calls, ", "))
+			fmt.Fprintf(out, "  %-13s %-11s system calls a request: %s\n", r.Row, r.System, strings.Join(calls, ", "))
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"strconv"
+	"time"
 )
 
 // workload is a row of the profile: what is done to a broker, whichever it is.
@@ -20,8 +21,18 @@ type workload struct {
 	consumers  int
 	share      float64 // of the rate that the row `of` reached, for what runs at a given rate
 	of         string
-	run        func(ctx context.Context, s *suite, srv *server, w *workload, r *result) error
+	run        runner
+
+	// Of rows of a cluster.
+	beside string        // the row of one broker that has the same load
+	rounds int           // of the full run
+	window time.Duration // likewise; 0: as all
+	once   bool          // no load with a rate: it has no probes
+	bare   bool          // no server is started for it
 }
+
+// runner does to a server what a row is about.
+type runner func(ctx context.Context, s *suite, srv *server, w *workload, r *result) error
 
 // walBytes is the budget of the write-ahead log, small enough to be gone through several times in a run.
 func (w *workload) walBytes() int64 {

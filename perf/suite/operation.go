@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// operation is a figure of a row that is no load: what was done, how long it took.
+type operation struct {
+	name, help string
+	show       func(v float64) string
+	less       bool // less is better; false: more is
+}
+
+func inSeconds(v float64) string { return fmt.Sprintf("%.2f s", v) }
+func inMillis(v float64) string  { return fmt.Sprintf("%.0f ms", v) }
+func megabytes(v float64) string { return fmt.Sprintf("%.1f MB/s", v) }
+
+// operations are the figures that are printed of such rows, in this order.
+var operations = []operation{
+	{"filled_mb", "MB that the follower missed", fixed(0), false},
+	{"sync_s", "from the start of its process until all replicas were in sync", inSeconds, true},
+	{"ready_s", "of that, until it answered", inSeconds, true},
+	{"catchup_mb", "missed bytes over the time from its answering until in sync", megabytes, false},
+	{"p99_alone", "of an open loop, before", millis, true},
+	{"p99", "likewise, while it caught up", millis, true},
+	{"p99_times", "the one by the other", fixed(2), true},
+
+	{"partitions", "partitions", fixed(0), false},
+	{"create_s", "until all of them had leaders that answer and three replicas in sync", inSeconds, true},
+	{"first_s", "until a record was acknowledged on each", inSeconds, true},
+	{"rss_most", "MiB of the broker that has most", mebi, true},
+	{"led", "of them led by the node that was killed", fixed(0), false},
+	{"failover_half_s", "until half of those had taken a record", inSeconds, true},
+	{"failover_s", "until all had", inSeconds, true},
+	{"rejoin_s", "until the node, started again, was in sync everywhere", inSeconds, true},
+
+	{"kills", "kills of each kind", fixed(0), false},
+	{"leader_gap", "pause of acknowledgements when the leader is killed, median", inMillis, true},
+	{"leader_gap_worst", "worst", inMillis, true},
+	{"follower_gap", "when a follower is killed, median", inMillis, true},
+	{"follower_gap_worst", "worst", inMillis, true},
+}
+
+// isOperation tells rows that are no load.
+func isOperation(r *result) bool {
+	return slices.ContainsFunc(clusterWorkloads(), func(w *workload) bool { return w.once && w.id == r.Row })
+}
+
+// operationLine is a row's figures in one line.
+func operationLine(r *result) string {
+	var parts []string
+	for _, o := range operations {
+		if v, ok := r.Figures[o.name]; ok {
+			parts = append(parts, o.name+" "+o.show(v))
+		}
+	}
+	return " " + strings.Join(append(parts, named(r)...), ", ")
+}
+
+// named are figures whose names come from another program's output.
+func named(r *result) (parts []string) {
+	for _, name := range slices.Sorted(maps.Keys(r.Figures)) {
+		if text, ok := strings.CutPrefix(name, outsidePrefix); ok {
+			parts = append(parts, fmt.Sprintf("%s: %.4g", text, r.Figures[name]))
+		}
+	}
+	return parts
+}
+
+// outsidePrefix begins the names of figures that another program has named.
+const outsidePrefix = "of "
+
+// writeOperations prints those rows, a figure a line.
+func writeOperations(out io.Writer, all []*result) {
+	for _, r := range all {
+		if !isOperation(r) {
+			continue
+		}
+		fmt.Fprintf(out, "\n  %s %s: %s\n", r.Row, r.System, r.Title)
+		for _, o := range operations {
+			if v, ok := r.Figures[o.name]; ok {
+				fmt.Fprintf(out, "    %12s  %s\n", o.show(v), o.help)
+			}
+		}
+		for _, text := range named(r) {
+			fmt.Fprintf(out, "    %s\n", text)
+		}
+		for _, m := range append(slices.Clone(r.Marks), r.Errors...) {
+			fmt.Fprintf(out, "    ! %s\n", m)
+		}
+	}
+}
+
+// writeOperationRatios prints those rows of Millrace against Kafka's.
+func writeOperationRatios(out io.Writer, all []*result) {
+	for _, r := range all {
+		if !isOperation(r) || r.System == sysD2x3 {
+			continue
+		}
+		ours := findOperation(all, r.Row, sysD2x3)
+		if ours == nil {
+			continue
+		}
+		fmt.Fprintf(out, "\n  %s: D2x3 against %s\n", r.Row, r.System)
+		for _, o := range operations {
+			a, b := ours.get(o.name), r.get(o.name)
+			if a == 0 || b == 0 {
+				continue
+			}
+			better := "more is better"
+			if o.less {
+				better = "less is better"
+			}
+			fmt.Fprintf(out, "    %12s %12s  x %.2f  %s (%s)\n", o.show(a), o.show(b), a/b, o.help, better)
+		}
+	}
+}
+
+func findOperation(all []*result, row, system string) *result {
+	for _, r := range all {
+		if r.Row == row && r.System == system && len(r.Figures) > 0 {
+			return r
+		}
+	}
+	return nil
+}
