@@ -231,7 +231,7 @@ func TestFiguresOfOtherProgramsAreTaken(t *testing.T) {
 	err := r.bookOutages([]byte(`{"nodes": 3, "outages": [
 		{"name": "kill the leader", "median_ms": 2100.5, "worst_ms": 2500, "gaps_ms": [2000, 2100.5, 2500], "failures": 0},
 		{"name": "pause the leader", "median_ms": 0, "worst_ms": 0, "gaps_ms": [], "failures": 2}]}`))
-	if err != nil || r.get(outsidePrefix+"kill the leader, median ms") != 2100.5 || len(r.Marks) != 1 || len(r.Figures) != 3 {
+	if err != nil || r.get(outsidePrefix+"kill the leader"+outsideUnit+"ms median") != 2100.5 || len(r.Marks) != 1 || len(r.Figures) != 3 {
 		t.Errorf("%v, %+v", err, r)
 	}
 	for _, text := range []string{``, `{}`, `{"outages": []}`} {
@@ -239,13 +239,15 @@ func TestFiguresOfOtherProgramsAreTaken(t *testing.T) {
 			t.Errorf("%q was taken", text)
 		}
 	}
-	figures := parseBenchmarks([]byte(`goos: linux
-BenchmarkAlterPartition/topics=1000/partitions=100-2   	   10000	     12500 ns/op	    1234 B/op	      12 allocs/op
+	r = &result{Figures: map[string]float64{}}
+	parseBenchmarks([]byte(`goos: linux
+BenchmarkAlterPartition/topics=1000/partitions=100-2   	   10000	     12345 ns/op	    1234 B/op	      12 allocs/op
 BenchmarkCommit/under-way=128-2   	   10000	      2000 ns/op	    5000 commits/s
 PASS
-`))
-	if len(figures) != 5 || figures["AlterPartition/topics=1000/partitions=100 us/op"] != 12.5 || figures["Commit/under-way=128 commits/s"] != 5000 {
-		t.Errorf("%v", figures)
+`), r.outside)
+	want := []string{"AlterPartition/topics=1000/partitions=100: 1234 B, 12 allocs, 12.3 us", "Commit/under-way=128: 5000 commits/s, 2 us"}
+	if got := named(r); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -58,21 +60,47 @@ func operationLine(r *result) string {
 			parts = append(parts, o.name+" "+o.show(v))
 		}
 	}
-	return " " + strings.Join(append(parts, named(r)...), ", ")
+	return " " + strings.Join(append(parts, named(r)...), "; ")
 }
 
-// named are figures whose names come from another program's output.
-func named(r *result) (parts []string) {
-	for _, name := range slices.Sorted(maps.Keys(r.Figures)) {
-		if text, ok := strings.CutPrefix(name, outsidePrefix); ok {
-			parts = append(parts, fmt.Sprintf("%s: %.4g", text, r.Figures[name]))
+// outsidePrefix begins the names of figures that another program has named: after it stand what was measured and, behind
+// outsideUnit, of which unit it is.
+const (
+	outsidePrefix = "of "
+	outsideUnit   = "\t"
+)
+
+// outside books such a figure.
+func (r *result) outside(name, unit string, v float64) { r.set(outsidePrefix+name+outsideUnit+unit, v) }
+
+// named are those figures, a line for each thing that was measured.
+func named(r *result) (lines []string) {
+	last := ""
+	for _, key := range slices.Sorted(maps.Keys(r.Figures)) {
+		text, ok := strings.CutPrefix(key, outsidePrefix)
+		if !ok {
+			continue
 		}
+		name, unit, _ := strings.Cut(text, outsideUnit)
+		figure := strconv.FormatFloat(rounded(r.Figures[key]), 'f', -1, 64) + " " + unit
+		if name == last {
+			lines[len(lines)-1] += ", " + figure
+		} else {
+			lines = append(lines, name+": "+figure)
+		}
+		last = name
 	}
-	return parts
+	return lines
 }
 
-// outsidePrefix begins the names of figures that another program has named.
-const outsidePrefix = "of "
+// rounded keeps three digits, or all before the point.
+func rounded(v float64) float64 {
+	step := 1.0
+	for a := math.Abs(v); a > 0 && a*step < 100; {
+		step *= 10
+	}
+	return math.Round(v*step) / step
+}
 
 // writeOperations prints those rows, a figure a line.
 func writeOperations(out io.Writer, all []*result) {

@@ -48,9 +48,9 @@ func (r *result) bookOutages(text []byte) error {
 	}
 	for _, o := range measured.Outages {
 		if len(o.Gaps) > 0 {
-			r.set(outsidePrefix+o.Name+", median ms", o.Median)
-			r.set(outsidePrefix+o.Name+", worst ms", o.Worst)
-			r.set(outsidePrefix+o.Name+", faults", float64(len(o.Gaps)))
+			r.outside(o.Name, "ms median", o.Median)
+			r.outside(o.Name, "ms worst", o.Worst)
+			r.outside(o.Name, "times", float64(len(o.Gaps)))
 		}
 		if o.Failures > 0 {
 			r.mark(fmt.Sprintf("%s: %d of %d times no acknowledgement came again", o.Name, o.Failures, o.Failures+len(o.Gaps)))
@@ -76,19 +76,15 @@ func runMetadata(ctx context.Context, s *suite, _ *server, _ *workload, r *resul
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
-	for name, v := range parseBenchmarks([]byte(out)) {
-		r.set(outsidePrefix+name, v)
-	}
+	parseBenchmarks([]byte(out), r.outside)
 	if len(r.Figures) == 0 {
 		return errors.New("no benchmark ran")
 	}
 	return nil
 }
 
-// parseBenchmarks takes what Go's benchmarks print: a figure for every unit, named after both. Times are in
-// microseconds.
-func parseBenchmarks(text []byte) map[string]float64 {
-	figures := map[string]float64{}
+// parseBenchmarks takes what Go's benchmarks print and calls book for every unit of each. Times are in microseconds.
+func parseBenchmarks(text []byte, book func(name, unit string, v float64)) {
 	for line := range bytes.Lines(text) {
 		fields := strings.Fields(string(line))
 		if len(fields) < 4 || !strings.HasPrefix(fields[0], "Benchmark") {
@@ -107,10 +103,9 @@ func parseBenchmarks(text []byte) map[string]float64 {
 			}
 			unit := fields[i+1]
 			if unit == "ns/op" {
-				v, unit = v/1e3, "us/op"
+				v, unit = v/1e3, "us"
 			}
-			figures[name+" "+unit] = v
+			book(name, strings.TrimSuffix(unit, "/op"), v)
 		}
 	}
-	return figures
 }

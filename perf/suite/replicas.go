@@ -85,17 +85,18 @@ func (o *observer) state(ctx context.Context, topic string) (*topicState, error)
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range resp.Topics {
-		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
-			return nil, err
-		}
-		s := &topicState{id: t.TopicID, partitions: map[int32]*partitionState{}}
-		for _, p := range t.Partitions {
-			s.partitions[p.Partition] = &partitionState{p.Leader, p.LeaderEpoch, slices.Sorted(slices.Values(p.Replicas)), slices.Sorted(slices.Values(p.ISR))}
-		}
-		return s, nil
+	if len(resp.Topics) != 1 {
+		return nil, kerr.UnknownTopicOrPartition
 	}
-	return nil, kerr.UnknownTopicOrPartition
+	found := &resp.Topics[0]
+	if err := kerr.ErrorForCode(found.ErrorCode); err != nil {
+		return nil, err
+	}
+	s := &topicState{id: found.TopicID, partitions: map[int32]*partitionState{}}
+	for _, p := range found.Partitions {
+		s.partitions[p.Partition] = &partitionState{p.Leader, p.LeaderEpoch, slices.Sorted(slices.Values(p.Replicas)), slices.Sorted(slices.Values(p.ISR))}
+	}
+	return s, nil
 }
 
 // controller is the node that decides: the leader of the metadata's quorum. Metadata would not do, where Kafka names
@@ -113,12 +114,11 @@ func (o *observer) controller(ctx context.Context) (int32, error) {
 	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
 		return 0, err
 	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			return p.LeaderID, kerr.ErrorForCode(p.ErrorCode)
-		}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return 0, errors.New("the metadata's quorum is not described")
 	}
-	return 0, errors.New("the metadata's quorum is not described")
+	p := &resp.Topics[0].Partitions[0]
+	return p.LeaderID, kerr.ErrorForCode(p.ErrorCode)
 }
 
 // await waits until a topic is as it is wanted; want says what is missing, or nothing.
@@ -373,12 +373,11 @@ func fetched(resp *kmsg.FetchResponse) ([]byte, error) {
 	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
 		return nil, err
 	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			return p.RecordBatches, kerr.ErrorForCode(p.ErrorCode)
-		}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return nil, errors.New("no partition in the answer")
 	}
-	return nil, errors.New("no partition in the answer")
+	p := &resp.Topics[0].Partitions[0]
+	return p.RecordBatches, kerr.ErrorForCode(p.ErrorCode)
 }
 
 // The parts of a record batch that are looked at: base offset, length of what follows that, offset of the last record.
