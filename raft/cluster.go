@@ -28,6 +28,8 @@ var (
 	// ErrReplaced: the cluster knows this node with another data directory, or removed it. What was in that directory
 	// voted; an empty one must not vote in its name.
 	ErrReplaced = errors.New("raft: the cluster does not let this data directory in")
+	// ErrSecret: all peers know another cluster secret than this node, or none.
+	ErrSecret = errors.New("raft: the other nodes do not share this node's cluster secret")
 	// ErrRemoved: this node's replica was removed while it ran.
 	ErrRemoved = errors.New("raft: this node was removed from the cluster")
 	// ErrClusterDirectory: a directory of several voters opened without a cluster port.
@@ -232,13 +234,19 @@ func (k *clusterNode) probe() error {
 			answers <- err
 		}()
 	}
+	strangers := 0
 	for range k.c.Peers {
 		var refused *transport.Refusal
 		if err := <-answers; errors.As(err, &refused) {
 			switch refused.Code {
 			case transport.RefusedDirectory, transport.RefusedRemoved, transport.RefusedUnknown, transport.RefusedCluster,
-				transport.RefusedMembers, transport.RefusedSelf, transport.RefusedSecret:
+				transport.RefusedMembers, transport.RefusedSelf:
 				return fmt.Errorf("%w: --bootstrap: %w", ErrReplaced, err)
+			case transport.RefusedSecret:
+				// One peer with another secret is that peer's mistake, and is logged whenever it is met.
+				if strangers++; strangers == len(k.c.Peers) {
+					return fmt.Errorf("%w: %w", ErrSecret, err)
+				}
 			default: // says nothing about whether it knows us
 			}
 		}

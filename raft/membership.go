@@ -475,6 +475,7 @@ func (n *Node) Handover(ctx context.Context) error {
 			if len(voters) < 2 {
 				return nil
 			}
+			reached := false
 			for _, id := range voters {
 				if id == n.replicaID() {
 					continue
@@ -482,9 +483,13 @@ func (n *Node) Handover(ctx context.Context) error {
 				if _, _, err := n.cluster.statusOf(ctx, id); err != nil {
 					continue
 				}
+				reached = true
 				if err := n.host.Load().RequestLeaderTransfer(shardID, id); err == nil {
 					break
 				}
+			}
+			if !reached {
+				return nil // nobody is there who could lead
 			}
 		} else if n.cluster == nil {
 			return nil

@@ -215,7 +215,7 @@ func (n *Node) checkIdentity() error {
 	}
 	for _, k := range known {
 		if k.ShardID != shardID || k.ReplicaID != n.replicaID() {
-			return fmt.Errorf("raft: %s is the log of replica %d, not of %d (was --node-id changed?)", n.o.Dir, k.ReplicaID, n.replicaID())
+			return fmt.Errorf("raft: %s is the log of replica %d, not of %d: a node of a cluster starts with raft-cluster, and --node-id never changes", n.o.Dir, k.ReplicaID, n.replicaID())
 		}
 	}
 	if len(known) == 0 {

@@ -35,10 +35,11 @@ type Controller struct {
 
 	round   rounds
 	probing sync.WaitGroup
-	asked   map[int32]bool // whose process is being looked for; guarded by mu
-	cancel context.CancelFunc
-	done   chan struct{}
-	poke   chan struct{}
+	asked   map[int32]bool // whose process is being looked for; guarded by mu, as is closed
+	closed  bool
+	cancel  context.CancelFunc
+	done    chan struct{}
+	poke    chan struct{}
 }
 
 // Run starts a controller on a node with a cluster port. Every node runs one.
@@ -80,7 +81,7 @@ func (c *Controller) look(ctx context.Context, id int32) {
 	to, ok := c.n.Target(id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !ok || c.asked[id] || ctx.Err() != nil {
+	if !ok || c.asked[id] || c.closed {
 		return
 	}
 	c.asked[id] = true
@@ -114,7 +115,8 @@ func (c *Controller) Close() {
 	c.n.Port().OnLost(nil)
 	c.cancel()
 	<-c.done
-	c.mu.Lock() // whoever began to look before cancel is counted
+	c.mu.Lock()
+	c.closed = true // nobody begins to look any more
 	c.mu.Unlock()
 	c.probing.Wait()
 }
