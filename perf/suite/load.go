@@ -157,7 +157,7 @@ func (r *result) book(w *workload, srv *server, rep *bench.Report, o *observed) 
 	r.latency("e2e_", rep.EndToEnd)
 	r.latency("lag_", rep.Generator)
 	r.set("client_cores", rep.CPU.ClientCores)
-	if float64(rep.Unsent) > unsentMax*float64(rep.Sent+rep.Unsent) {
+	if unsustained(rep) {
 		r.mark("not sustained")
 	}
 	if rep.Failed > 0 {
@@ -288,6 +288,11 @@ func (r *result) engines(srv *server, o *observed, requests, gb float64) {
 
 // unsentMax is the share of an open loop's records that may be under way at the end.
 const unsentMax = 0.01
+
+// unsustained tells whether an open loop was too much.
+func unsustained(rep *bench.Report) bool {
+	return float64(rep.Unsent) > unsentMax*float64(rep.Sent+rep.Unsent)
+}
 
 // wrapsWanted is how often a run has to go through its write-ahead log, so that its blocks are overwritten ones.
 const wrapsWanted = 3

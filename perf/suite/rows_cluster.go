@@ -45,6 +45,9 @@ func runFollower(ctx context.Context, s *suite, srv *server, _ *workload, r *res
 	if before.Latency != nil {
 		r.set("p99_alone", float64(before.Latency.P99))
 	}
+	if unsustained(before) {
+		r.mark("the open loop was not sustained before")
+	}
 	follower, err := obs.victim(ctx, live.partitions[0].leader)
 	if err != nil {
 		return err
@@ -104,6 +107,9 @@ func runFollower(ctx context.Context, s *suite, srv *server, _ *workload, r *res
 	r.latency("", rep.Latency)
 	if rep.Latency != nil && r.get("p99_alone") > 0 {
 		r.set("p99_times", float64(rep.Latency.P99)/r.get("p99_alone"))
+	}
+	if unsustained(rep) {
+		r.mark("the open loop was not sustained meanwhile")
 	}
 	if rep.Failed > 0 {
 		r.mark(fmt.Sprintf("%d failed", rep.Failed))
