@@ -170,6 +170,9 @@ func (o *options) clusterDefaults(said map[string]bool) {
 	}
 	if !said["warmup"] && !o.quick {
 		o.warmup = 5 * time.Second
+		if o.kafka != "" { // three virtual machines compile at a time
+			o.warmup = 10 * time.Second
+		}
 	}
 	if o.backlog == 0 {
 		o.backlog = full(1e9, 2e8)
