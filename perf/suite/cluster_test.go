@@ -255,8 +255,8 @@ func TestClustersAreComparedWithClusters(t *testing.T) {
 	rows := []*result{
 		{Row: "W7-W1", System: sysD2x3, Disk: diskOwn, Figures: map[string]float64{"rate": 300}},
 		{Row: "W7-W1", System: sysKafka1x3, Disk: diskOwn, Figures: map[string]float64{"rate": 100}},
-		{Row: "W7-kill", System: sysD2x3, Disk: diskOwn, Figures: map[string]float64{"leader_gap": 2000}},
-		{Row: "W7-kill", System: sysKafka1x3, Disk: diskOwn, Figures: map[string]float64{"leader_gap": 8000}},
+		{Row: "W7-kill", System: sysD2x3, Disk: diskOwn, Figures: map[string]float64{"leader_gap": 2000, "kills": 20}},
+		{Row: "W7-kill", System: sysKafka1x3, Disk: diskOwn, Figures: map[string]float64{"leader_gap": 8000, "kills": 20}},
 	}
 	var out bytes.Buffer
 	writeRatios(&out, rows)
@@ -265,5 +265,8 @@ func TestClustersAreComparedWithClusters(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%s is not in %s", want, out.String())
 		}
+	}
+	if strings.Contains(out.String(), "x 1.00") {
+		t.Errorf("what was given is compared: %s", out.String())
 	}
 }
