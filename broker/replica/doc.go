@@ -33,7 +33,7 @@
 //
 // All methods are safe for concurrent use. Progress runs on the driver thread of the log's shard, Acknowledged on the
 // stream's; both call the waiters: a waiter must not block and must not call back into the partition's waiting methods.
-// Apply, CutTo and Housekeep block on the device.
+// Apply, Follow, CutTo and Housekeep block on the device.
 //
 // Nothing here has a clock or a goroutine: the time comes from Options.Now, and others call ISRChanges and Expire.
 //

@@ -36,8 +36,11 @@ type Run struct {
 }
 
 // Follow gives the partition to a stream; others may not append from then on. The caller has seen to it that the
-// broker's partitions have followed the metadata as far as the leader has.
+// broker's partitions have followed the metadata as far as the leader has. It waits for a cut that is under way: what it
+// offers, and acknowledges, must not be cut a moment later by what an older leader asked for.
 func (p *Partition) Follow(leaderID, epoch int32, generation uint64) (Inflow, Offer, error) {
+	p.surgery.Lock()
+	defer p.surgery.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
