@@ -14,6 +14,7 @@ import (
 
 	"millrace/broker/config"
 	"millrace/broker/replica"
+	"millrace/broker/replication"
 	"millrace/engine"
 	"millrace/engine/disk"
 	"millrace/netpoll"
@@ -47,6 +48,8 @@ type Broker struct {
 	fetchWaiting    atomic.Int64
 	fetchWaitingMax int64
 
+	// streams is the replication of a broker among several, once it runs.
+	streams   atomic.Pointer[replication.Replication]
 	applied   appliedIndex
 	room      roomQueue
 	requests  [100]atomic.Int64 // by api key
@@ -155,7 +158,10 @@ func (b *Broker) openNet(sizes config.Sizes) error {
 		}
 		s.Attach(loops[i])
 		loops[i].AddFD(s.EventFD(), s.Poll)
-		loops[i].OnTurnEnd(s.Poll)
+		loops[i].OnTurnEnd(func() {
+			s.Poll() // the leader's own write is under way before its followers are told
+			b.flushReplication()
+		})
 	}
 	return nil
 }

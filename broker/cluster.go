@@ -290,11 +290,20 @@ func (b *Broker) startReplication() replica.Replicator {
 			}
 			return nil
 		},
-		Dial: b.dialBroker, CatchUpBytesPerSecond: b.conf.CatchUpBytesPerSecond, Logger: b.log, Now: b.now,
+		Flushed: true, Dial: b.dialBroker, CatchUpBytesPerSecond: b.conf.CatchUpBytesPerSecond, Logger: b.log, Now: b.now,
 	})
 	r.Serve(b.meta.Port())
 	b.cluster.replication = r
+	b.streams.Store(r)
 	return r
+}
+
+// flushReplication sends what replicas have to say to each other, at the end of a turn and behind each commit of a thread
+// that drives a shard.
+func (b *Broker) flushReplication() {
+	if r := b.streams.Load(); r != nil {
+		r.Flush()
+	}
 }
 
 // dialBroker connects to another broker's cluster port.

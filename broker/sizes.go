@@ -50,7 +50,7 @@ func (b *Broker) engineOptions(s config.Sizes) (engine.Options, error) {
 	o := engine.Options{
 		Dir: b.opts.DataDir, FS: disk.OS(), IO: mode, Shards: s.Shards,
 		WALBytes: s.WALBytes, WALFileBytes: s.WALFileBytes, RingBytes: s.RingBytes, CommitBytesMax: s.CommitBytesMax,
-		NodeID: b.nodeID, Now: b.now, OnFailed: b.fail,
+		NodeID: b.nodeID, Now: b.now, OnFailed: b.fail, OnCommit: func(*engine.Shard) { b.flushReplication() },
 		Warn: func(format string, args ...any) { b.log.Warn(fmt.Sprintf(format, args...)) },
 	}
 	if b.opts.Shards > 0 {

@@ -150,7 +150,7 @@ func (p *Partition) Append(r engine.AppendRequest, a Acks, w AckWaiter, tag int)
 		return res, false, err
 	}
 	if len(p.lead.followers) > 0 && !res.Duplicate {
-		p.set.replicator.Appended(p)
+		p.set.replicator.Appended(p, r.NoKick)
 	}
 	e := waitEntry{need: res.LastOffset + 1, tag: tag, w: w, deadline: a.Deadline}
 	if p.reached(e.need, a.All) {

@@ -93,11 +93,11 @@ func (o Options) withDefaults() Options {
 // nobody is the Replicator of a broker alone.
 type nobody struct{}
 
-func (nobody) Lead(*Partition, []int32) {}
-func (nobody) Resign(*Partition)        {}
-func (nobody) Appended(*Partition)      {}
-func (nobody) Moved(*Partition)         {}
-func (nobody) Stored(*Partition)        {}
+func (nobody) Lead(*Partition, []int32)  {}
+func (nobody) Resign(*Partition)         {}
+func (nobody) Appended(*Partition, bool) {}
+func (nobody) Moved(*Partition)          {}
+func (nobody) Stored(*Partition)         {}
 
 // NoLeader is the leader of a partition that has none.
 const NoLeader = raft.NoLeader

@@ -44,10 +44,11 @@ type Replicator interface {
 	Lead(p *Partition, followers []int32)
 	// Resign: p does not lead any more.
 	Resign(p *Partition)
-	// Appended: there are new batches below p.Log().AppendedEnd(). Called once for each append, on the hot path.
-	Appended(p *Partition)
+	// Appended: there are new batches below p.Log().AppendedEnd(). Called once for each append, on the hot path; quiet: the
+	// caller is the driver thread of the log's shard, and ends its turn with a flush.
+	Appended(p *Partition, quiet bool)
 	// Moved: the high watermark or the log start that followers should hear of has moved.
 	Moved(p *Partition)
-	// Stored: as a follower, p has more on its device (Partition.AckEnd).
+	// Stored: as a follower, p has more on its device (Partition.AckEnd). Called on the driver thread of the log's shard.
 	Stored(p *Partition)
 }

@@ -32,11 +32,11 @@ type news struct {
 	appended, moved, stored, resigned, leads atomic.Int32
 }
 
-func (n *news) Lead(*Partition, []int32) { n.leads.Add(1) }
-func (n *news) Resign(*Partition)        { n.resigned.Add(1) }
-func (n *news) Appended(*Partition)      { n.appended.Add(1) }
-func (n *news) Moved(*Partition)         { n.moved.Add(1) }
-func (n *news) Stored(*Partition)        { n.stored.Add(1) }
+func (n *news) Lead(*Partition, []int32)  { n.leads.Add(1) }
+func (n *news) Resign(*Partition)         { n.resigned.Add(1) }
+func (n *news) Appended(*Partition, bool) { n.appended.Add(1) }
+func (n *news) Moved(*Partition)          { n.moved.Add(1) }
+func (n *news) Stored(*Partition)         { n.stored.Add(1) }
 
 // newWorld has brokers 1 to n, and topic t whose only partition is on all of them and led by 1.
 func newWorld(t *testing.T, n int32, minISR int) *world {

@@ -19,6 +19,7 @@ type inbox[T any] struct {
 	list   []T
 	spare  []T
 	asleep atomic.Uint32
+	quiet  atomic.Bool // something was put in for which nobody was woken
 	notify atomic.Pointer[func()]
 }
 

@@ -101,5 +101,9 @@ func (in *inflow) tell(news uint32) {
 	if in.news.Or(news) == 0 {
 		in.r.inbox.put(in)
 	}
+	if news == newsStored && in.r.n.o.Flushed {
+		in.r.inbox.quiet.Store(true)
+		return
+	}
 	in.r.inbox.wake(sleepFull)
 }

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"millrace/raft/transport"
@@ -17,15 +18,16 @@ var errIdle = errors.New("replication: no streams")
 // link drives a Sender: it dials while streams are wanted, and runs a writer, a reader and the keep-alive of the
 // connection.
 type link struct {
-	r      *Replication
-	s      *Sender
-	notify chan struct{}
-	timer  *time.Timer
+	r     *Replication
+	s     *Sender
+	out   *outlet
+	timer *time.Timer
 }
 
 func newLink(r *Replication, s *Sender) *link {
-	l := &link{r: r, s: s, notify: make(chan struct{}, 1), timer: stoppedTimer()}
-	s.SetNotify(func() { wakeUp(l.notify) })
+	l := &link{r: r, s: s, out: newOutlet(r, s), timer: stoppedTimer()}
+	s.SetNotify(func() { wakeUp(l.out.notify) })
+	r.outlets.change(func(all []*outlet) []*outlet { return append(all, l.out) })
 	return l
 }
 
@@ -70,7 +72,7 @@ func (l *link) run() {
 	var next time.Duration
 	for l.r.ctx.Err() == nil {
 		if !l.s.Wanted() {
-			if !wait(l.r, l.notify, l.timer, time.Time{}, nil) {
+			if !l.out.wait(l.timer, time.Time{}, nil) {
 				return
 			}
 			continue
@@ -124,6 +126,7 @@ func kindName(k transport.Kind) string {
 func (l *link) serve(conn *transport.Conn) error {
 	stop := context.AfterFunc(l.r.ctx, func() { _ = conn.Close() })
 	defer stop()
+	l.out.open(conn)
 	l.s.Connected(l.r.o.Now())
 	read := make(chan error, 1)
 	alive := make(chan struct{})
@@ -142,6 +145,7 @@ func (l *link) serve(conn *transport.Conn) error {
 		err = readErr
 	}
 	<-alive
+	l.out.close()
 	l.s.Lost(l.r.o.Now())
 	return err
 }
@@ -162,27 +166,26 @@ func (l *link) read(conn *transport.Conn) error {
 // write sends what the sender has until the connection ends, or has had no stream for a while. Its error is nil when
 // the reader knows better.
 func (l *link) write(conn *transport.Conn) error {
-	used := l.r.o.Now()
 	for {
-		now := l.r.o.Now()
-		f, again := l.s.Next(now)
-		if f != nil {
-			if err := writeFrame(conn, f); err != nil {
-				return err
-			}
-			f.Release()
-			used = now
+		wrote, again, err := l.out.write()
+		if err != nil {
+			return err
+		}
+		if wrote {
 			continue
 		}
+		now := l.r.o.Now()
 		if l.s.Wanted() {
-			used = now
-		} else if now.Sub(used) >= l.r.o.IdleTimeout {
+			l.out.used.Store(now.UnixNano())
+		}
+		idleAt := time.Unix(0, l.out.used.Load()).Add(l.r.o.IdleTimeout)
+		if !idleAt.After(now) {
 			return errIdle
 		}
-		if idleAt := used.Add(l.r.o.IdleTimeout); again.IsZero() || idleAt.Before(again) {
+		if again.IsZero() || idleAt.Before(again) {
 			again = idleAt
 		}
-		if !wait(l.r, l.notify, l.timer, again, conn.Done()) {
+		if !l.out.wait(l.timer, again, conn.Done()) {
 			return nil
 		}
 	}
@@ -205,8 +208,10 @@ func (r *Replication) serve(conn *transport.Conn) {
 	stop := context.AfterFunc(r.ctx, func() { _ = conn.Close() })
 	defer stop()
 	v := r.Accept(conn.Peer().NodeID, conn.Kind())
-	notify := make(chan struct{}, 1)
-	v.SetNotify(func() { wakeUp(notify) })
+	out := newOutlet(r, v)
+	v.SetNotify(func() { wakeUp(out.notify) })
+	out.open(conn)
+	r.outlets.change(func(all []*outlet) []*outlet { return append(all, out) })
 	wrote, alive := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(alive)
@@ -217,15 +222,11 @@ func (r *Replication) serve(conn *transport.Conn) {
 		defer func() { _ = conn.Close() }()
 		timer := stoppedTimer()
 		for {
-			f, again := v.Next(r.o.Now())
-			if f != nil {
-				if writeFrame(conn, f) != nil {
-					return
-				}
-				f.Release()
-				continue
+			some, again, err := out.write()
+			if err != nil {
+				return
 			}
-			if !wait(r, notify, timer, again, conn.Done()) {
+			if !some && !out.wait(timer, again, conn.Done()) {
 				return
 			}
 		}
@@ -246,5 +247,9 @@ func (r *Replication) serve(conn *transport.Conn) {
 	_ = conn.Close()
 	<-wrote
 	<-alive
+	r.outlets.change(func(all []*outlet) []*outlet {
+		return slices.DeleteFunc(all, func(o *outlet) bool { return o == out })
+	})
+	out.close()
 	v.Lost()
 }

@@ -41,6 +41,9 @@ type NodeOptions struct {
 	// CatchUpBytesPerSecond limits all that a peer gets by its catch-up connection; 0 or nil is no limit.
 	CatchUpBytesPerSecond func() int64
 	Logger                *slog.Logger
+	// Flushed promises that Replication.Flush is called on the thread that calls Stored, behind it, and on the one that calls
+	// Appended quietly.
+	Flushed bool
 }
 
 // Peer is another broker that follows partitions of this one.
@@ -100,7 +103,9 @@ func (n *Node) Resign(p *replica.Partition) { n.resign(p) }
 
 // Appended implements replica.Replicator. It costs a lookup and one atomic load a follower while the follower's
 // sender has not taken up the last call.
-func (n *Node) Appended(p *replica.Partition) { n.tell(p, newsAppended) }
+func (n *Node) Appended(p *replica.Partition, quiet bool) {
+	n.note(p, newsAppended, quiet && n.o.Flushed)
+}
 
 // Moved implements replica.Replicator.
 func (n *Node) Moved(p *replica.Partition) { n.tell(p, newsMoved) }
@@ -190,14 +195,16 @@ func (n *Node) resign(p Partition) {
 	}
 }
 
-func (n *Node) tell(p Partition, news uint32) {
+func (n *Node) tell(p Partition, news uint32) { n.note(p, news, false) }
+
+func (n *Node) note(p Partition, news uint32, quiet bool) {
 	v, ok := n.led.Load(p)
 	if !ok {
 		return
 	}
 	if flows := v.(*ledPartition).flows.Load(); flows != nil {
 		for _, o := range *flows {
-			o.tell(news)
+			o.note(news, quiet)
 		}
 	}
 }

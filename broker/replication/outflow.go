@@ -73,7 +73,10 @@ type outflow struct {
 }
 
 // tell notes news and has it seen. It may be called on any goroutine, under any lock.
-func (o *outflow) tell(news uint32) {
+func (o *outflow) tell(news uint32) { o.note(news, false) }
+
+// note is tell; quiet: the caller sees to it that the sender is flushed, and nobody need be woken for a tail stream.
+func (o *outflow) note(news uint32, quiet bool) {
 	if o.news.Load()&news == news {
 		return // it is in the inbox
 	}
@@ -81,6 +84,10 @@ func (o *outflow) tell(news uint32) {
 	if o.news.Or(news) == 0 {
 		s.inbox.put(o)
 		news = o.news.Load() // what others have added meanwhile was not seen by who woke up for it
+	}
+	if quiet && s.kind == KindTail && news == newsAppended {
+		s.inbox.quiet.Store(true)
+		return
 	}
 	switch {
 	case news == newsMoved:

@@ -349,6 +349,24 @@ func (r *Receiver) release(in *inflow) {
 func (r *Receiver) Next(now time.Time) (f *Frame, again time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.next(now)
+}
+
+// TryNext is as for a Sender.
+func (r *Receiver) TryNext(now time.Time) (f *Frame, again time.Time, ok bool) {
+	if !r.mu.TryLock() {
+		return nil, again, false
+	}
+	defer r.mu.Unlock()
+	f, again = r.next(now)
+	return f, again, true
+}
+
+func (r *Receiver) takeQuiet() bool { return r.inbox.quiet.Load() && r.inbox.quiet.Swap(false) }
+
+func (r *Receiver) rouse() { r.inbox.wake(sleepFull) }
+
+func (r *Receiver) next(now time.Time) (f *Frame, again time.Time) {
 	r.frame.Release()
 	r.now = now
 	for !r.lost {

@@ -22,6 +22,8 @@ type Options struct {
 	CatchUpBytesPerSecond func() int64 // to one follower; 0 or nil: no limit
 	Logger                *slog.Logger
 	Now                   func() time.Time
+	// Flushed promises Flush at the end of each turn of the threads that drive shards, and behind each of their commits.
+	Flushed bool
 
 	PingInterval   time.Duration // 500 ms
 	SilenceTimeout time.Duration // 2 s
@@ -38,6 +40,8 @@ type Replication struct {
 	mu     sync.Mutex // guards closed, and wg.Go against Close
 	closed bool
 	wg     sync.WaitGroup
+
+	outlets outlets
 }
 
 var _ replica.Replicator = (*Replication)(nil)
@@ -71,7 +75,7 @@ func newReplication(o Options, find func(Key) Partition) *Replication {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.Node = NewNode(NodeOptions{
 		NodeID: o.NodeID, BrokerEpoch: o.BrokerEpoch, ImageIndex: o.ImageIndex, Find: find, OnPeer: r.onPeer, Aside: r.aside,
-		CatchUpBytesPerSecond: o.CatchUpBytesPerSecond, Logger: o.Logger,
+		CatchUpBytesPerSecond: o.CatchUpBytesPerSecond, Logger: o.Logger, Flushed: o.Flushed,
 	})
 	return r
 }

@@ -15,6 +15,24 @@ import (
 func (s *Sender) Next(now time.Time) (f *Frame, again time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.next(now)
+}
+
+// TryNext is Next for a thread that must not wait: ok is false when somebody else is at the sender.
+func (s *Sender) TryNext(now time.Time) (f *Frame, again time.Time, ok bool) {
+	if !s.mu.TryLock() {
+		return nil, again, false
+	}
+	defer s.mu.Unlock()
+	f, again = s.next(now)
+	return f, again, true
+}
+
+func (s *Sender) takeQuiet() bool { return s.inbox.quiet.Load() && s.inbox.quiet.Swap(false) }
+
+func (s *Sender) rouse() { s.inbox.wake(sleepMarks) }
+
+func (s *Sender) next(now time.Time) (f *Frame, again time.Time) {
 	if s.frameOut {
 		s.releaseFrame()
 	}

@@ -67,6 +67,9 @@ func (c *Conn) WriteBulk(frameType byte, head []byte, bulk *Bulk) error {
 	}
 	c.write.Lock()
 	defer c.write.Unlock()
+	if err := c.flushRest(); err != nil {
+		return err
+	}
 	var prefix [frameHeader + bulkPrefix]byte
 	lead := append(append(c.write.lead[:0], prefix[:]...), head...)
 	if cap(lead) <= joinBelow {

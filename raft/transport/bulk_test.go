@@ -211,3 +211,82 @@ func TestAFileThatIsTooShortEndsTheConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestTriedFramesArriveInOrder: what a socket does not take at once goes before the next frame, whoever writes it.
+func TestTriedFramesArriveInOrder(t *testing.T) {
+	a, b := tcpPair(t)
+	from, to := newConn(a, 10*time.Second), newConn(b, 10*time.Second)
+	r := rand.New(rand.NewPCG(5, 5))
+	var want [][]byte
+	sent, refused, rests := 0, 0, 0
+	for len(want) < 200 {
+		body := make([]byte, 1+r.IntN(100<<10))
+		for i := range body {
+			body[i] = byte(r.Uint32())
+		}
+		bulk := &Bulk{Pieces: []Piece{{Mem: body[:len(body)/2], Len: len(body) / 2}, {Mem: body[len(body)/2:], Len: len(body) - len(body)/2}}}
+		if r.IntN(3) == 0 {
+			bulk = nil
+		}
+		ok, rest, err := from.TryWrite(7, body, bulk)
+		must(t, err)
+		if ok {
+			sent++
+			want = append(want, body)
+		}
+		if rest {
+			rests++
+		}
+		if ok && !rest {
+			continue
+		}
+		if !ok {
+			refused++
+		}
+		// The socket is full: somebody reads while the blocking writer goes on.
+		done := make(chan error, 1)
+		go func() { done <- from.Flush() }()
+		var buf []byte
+		for len(want) > 0 {
+			kind, head, bulk, err := to.ReadBulk(1<<20, &buf)
+			must(t, err)
+			if kind != 7 || !bytes.Equal(head, want[0]) || bulk != nil && !bytes.Equal(bulk, want[0]) {
+				t.Fatal("a frame arrives as another one, or out of order")
+			}
+			want = want[1:]
+		}
+		must(t, <-done)
+		if sent > 400 {
+			break
+		}
+	}
+	if rests == 0 {
+		t.Fatalf("%d frames were sent and the socket was never full (%d refused)", sent, refused)
+	}
+	large := &Bulk{Pieces: []Piece{{Mem: make([]byte, tryMax+1), Len: tryMax + 1}}}
+	if ok, _, err := from.TryWrite(7, nil, large); ok || err != nil {
+		t.Fatalf("a large frame was taken: %v", err)
+	}
+	if ok, _, err := from.TryWrite(7, nil, &Bulk{Pieces: []Piece{{FD: 1, Len: 1}}}); ok || err != nil {
+		t.Fatalf("a range of a file was taken: %v", err)
+	}
+}
+
+func tcpPair(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer func() { must(t, l.Close()) }()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			accepted <- c
+		}
+	}()
+	a, err = net.Dial("tcp", l.Addr().String())
+	must(t, err)
+	b = <-accepted
+	t.Cleanup(func() { _, _ = a.Close(), b.Close() })
+	return a, b
+}

@@ -22,6 +22,7 @@ type Conn struct {
 		// Memory of WriteBulk; left is a field because net.Buffers.WriteTo would move a variable to the heap.
 		lead        []byte
 		parts, left net.Buffers
+		try         tryState
 	}
 	onClose func()
 	heard   atomic.Int64 // when the last frame arrived, unix nanoseconds
@@ -101,6 +102,9 @@ func (c *Conn) writeFrame(frameType byte, parts ...[]byte) error {
 	}
 	c.write.Lock()
 	defer c.write.Unlock()
+	if err := c.flushRest(); err != nil {
+		return err
+	}
 	err := c.net.SetWriteDeadline(now().Add(c.write.timeout))
 	if err != nil {
 		c.close(err)

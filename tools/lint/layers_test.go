@@ -52,7 +52,7 @@ var foreign = map[string][]string{
 	"github.com/lni/goutils":          {"raft"},
 	"github.com/lni/vfs":              {"raft"},
 	"github.com/pawelgaczynski":       {"engine/disk"},
-	"golang.org/x/sys/unix":           {"engine", "netpoll", "raft/controller", "tools", "perf"},
+	"golang.org/x/sys/unix":           {"engine", "netpoll", "raft/controller", "raft/transport", "tools", "perf"},
 	"github.com/spf13":                {"tools"},
 	"github.com/HdrHistogram":         {"tools", "perf"},
 	"github.com/twmb/franz-go/pkg/k":  {"broker", "tools", "perf"},
