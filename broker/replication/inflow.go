@@ -67,11 +67,9 @@ type inflow struct {
 }
 
 // follow takes the partition for the stream, unless a younger one of the same leader has it: what runs aside may run late.
-// Who had it hears of that. It may block.
+// Who had it hears of that. Called with seat.following. It may block.
 func (in *inflow) follow(leader int32) {
 	s := in.seat
-	s.following.Lock()
-	defer s.following.Unlock()
 	last := s.taken.Load()
 	if in.dropped.Load() || last != nil && last.r.leader == leader && last.epoch == in.epoch && last.generation > in.generation {
 		in.result.err = replica.ErrStaleInflow
@@ -84,6 +82,16 @@ func (in *inflow) follow(leader int32) {
 	if s.taken.Store(in); last != nil {
 		last.tell(newsOusted)
 	}
+}
+
+// cut does what a verdict asks for, unless another stream has the partition. Called with seat.following: a cut that began
+// must end before another stream offers what the log has, or it offers what is cut a moment later. It blocks.
+func (in *inflow) cut(v replica.Verdict) {
+	if in.seat.taken.Load() != in {
+		in.result.err = replica.ErrStaleInflow
+		return
+	}
+	in.result.offer, in.result.err = in.p.CutTo(in.in, v)
 }
 
 // heldRun is a run that waits for room. Its batches are memory of its own.

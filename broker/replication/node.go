@@ -240,7 +240,8 @@ func (n *Node) Accept(leader int32, kind transport.Kind) *Receiver {
 // seat is a partition's place for the stream that it follows. It lives as long as a receiver has a stream of it.
 type seat struct {
 	refs int // guarded by Node.mu
-	// following is held while a stream takes the seat, so that the last to take it in the partition is the one in taken.
+	// following is held while a stream takes the partition or cuts its log: the last to take it is the one in taken, and nobody
+	// takes it in the middle of a cut.
 	following sync.Mutex
 	taken     atomic.Pointer[inflow]
 }

@@ -23,6 +23,7 @@ type testPartition struct {
 	bad   error // what Damaged was told
 	check func(format string, args ...any)
 
+	surgery    sync.Mutex // one cut at a time, and none while it becomes the leader; outside mu
 	mu         sync.Mutex
 	epoch      int32 // that it leads or follows in
 	leading    bool
@@ -193,6 +194,8 @@ func (p *testPartition) offer() replica.Offer {
 }
 
 func (p *testPartition) CutTo(in replica.Inflow, v replica.Verdict) (replica.Offer, error) {
+	p.surgery.Lock()
+	defer p.surgery.Unlock()
 	p.mu.Lock()
 	if !p.followed || p.in != in {
 		p.mu.Unlock()
@@ -309,6 +312,8 @@ func (p *testPartition) AckEnd() int64 {
 
 // lead makes the node lead the partition in an epoch.
 func (p *testPartition) lead(epoch int32, followers []int32) error {
+	p.surgery.Lock()
+	defer p.surgery.Unlock()
 	p.mu.Lock()
 	p.followed = false // nothing is appended by others from now on
 	p.mu.Unlock()
@@ -325,7 +330,7 @@ func (p *testPartition) lead(epoch int32, followers []int32) error {
 		<-room
 	}
 	p.mu.Lock()
-	p.epoch, p.leading = epoch, true
+	p.epoch, p.leading, p.followed = epoch, true, false // a stream may have come meanwhile
 	p.followers, p.stints, p.stored = followers, map[int32]replica.Stint{}, map[int32]int64{}
 	p.mu.Unlock()
 	p.node.n.lead(p, p.key, followers)

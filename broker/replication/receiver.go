@@ -152,14 +152,21 @@ func (r *Receiver) begin(in *inflow) bool {
 		return true
 	}
 	in.state, in.seat = following, r.n.acquireSeat(in.p)
-	leader := r.leader    // that is who the handshake found, whatever a message says
-	r.n.acquireSeat(in.p) // once more, for what runs aside
+	leader := r.leader // that is who the handshake found, whatever a message says
+	r.aside(in, newsFollowed, func() { in.follow(leader) })
+	return true
+}
+
+// aside runs f, which may block on the device, and has its end seen.
+func (r *Receiver) aside(in *inflow, news uint32, f func()) {
+	r.n.acquireSeat(in.p) // once more: the stream may be dropped before f ends
 	r.n.o.Aside(func() {
 		defer r.n.releaseSeat(in.p, in.seat, nil)
-		in.follow(leader)
-		in.tell(newsFollowed)
+		in.seat.following.Lock()
+		defer in.seat.following.Unlock()
+		f()
+		in.tell(news)
 	})
-	return true
 }
 
 func (r *Receiver) onFollowed(in *inflow) {
@@ -192,10 +199,7 @@ func (r *Receiver) onVerdict(in *inflow, v replica.Verdict) {
 		r.acknowledge(in, true) // the leader learns what is on the device already
 	default:
 		in.state = cutting
-		r.n.o.Aside(func() {
-			in.result.offer, in.result.err = in.p.CutTo(in.in, v)
-			in.tell(newsCut)
-		})
+		r.aside(in, newsCut, func() { in.cut(v) })
 	}
 }
 

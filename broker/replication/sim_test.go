@@ -287,7 +287,7 @@ func describe(l *simLink) string {
 		b += fmt.Sprintf("  out %s: state %d stream %d stint %+v next %d received %d stored %d unwanted %t\n", o.key, o.state, o.stream, o.stint, o.next, o.received, o.stored, o.unwanted.Load())
 	}
 	for k, p := range l.to.parts {
-		b += fmt.Sprintf("  log %s: appended %d written %d durable %d acked %d hw %d\n", k, p.log.AppendedEnd(), p.log.WrittenEnd(), p.log.DurableEnd(), p.log.AckEnd(), p.HighWatermark())
+		b += fmt.Sprintf("  log %s: appended %d written %d durable %d acked %d hw %d %s\n", k, p.log.AppendedEnd(), p.log.WrittenEnd(), p.log.DurableEnd(), p.log.AckEnd(), p.HighWatermark(), p.describe())
 	}
 	if l.r != nil {
 		for _, in := range l.r.streams {
@@ -295,4 +295,10 @@ func describe(l *simLink) string {
 		}
 	}
 	return b
+}
+
+func (p *testPartition) describe() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return fmt.Sprintf("epoch %d leading %t followed %t in %+v stored %v stints %v followers %v", p.epoch, p.leading, p.followed, p.in, p.stored, p.stints, p.followers)
 }
