@@ -16,7 +16,7 @@ var controlSeeds = flag.Int("sim.controls", 3000, "seeds in which a missing rule
 
 // isLoss reports whether a fault is about records. A cluster that stands still or a process that ends proves less.
 func isLoss(fault string) bool {
-	for _, other := range []string{"panic", "no progress", "does not recover", "does not come to rest"} {
+	for _, other := range []string{"panic", "no progress", "does not recover", "does not come to rest", "do not come up"} {
 		if strings.Contains(fault, other) {
 			return false
 		}

@@ -9,11 +9,25 @@ import (
 	"millrace/raft"
 )
 
+// faultGroups are the cases of trouble that belong together; how many each has is how often it is drawn.
+var faultGroups = [][]int{{0, 1}, {2, 3}, {4}, {5, 6, 7}, {8, 9}, {10, 11}, {12}, {13}, {14}, {15}, {16}, {17, 18}, {19}, {20}, {21}, {22}, {23}}
+
+// drawFaults chooses what a run's trouble is: everything, or a few kinds that meet each other the more often.
+func (w *world) drawFaults() (faults []int) {
+	few := w.rng.IntN(2) == 0
+	for _, g := range faultGroups {
+		if !few || w.chance(35) {
+			faults = append(faults, g...)
+		}
+	}
+	return append(faults, faultGroups[3]...)
+}
+
 // trouble does one bad thing.
 func (w *world) trouble() {
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
 	o := w.nodes[w.rng.IntN(len(w.nodes))]
-	switch w.rng.IntN(24) {
+	switch w.plan.faults[w.rng.IntN(len(w.plan.faults))] {
 	case 0, 1:
 		w.kill(n)
 	case 2, 3:

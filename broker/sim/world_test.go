@@ -55,6 +55,7 @@ type plan struct {
 	dropFrames  int // of 1000
 	flips       int // of 1000
 	troubles    int
+	faults      []int         // kinds of trouble
 	pause       time.Duration // at most, between troubles
 }
 
@@ -118,7 +119,7 @@ func (w *world) draw() {
 	if r.IntN(3) == 0 { // changes of the ISR stay in the air
 		p.proposals = simraft.Chances{Drop: 15, Lose: 10, Late: 25, Max: 8 * time.Second}
 	}
-	p.lateImages = []int{0, 3, 15}[r.IntN(3)]
+	p.lateImages = []int{0, 3, 15, 40}[r.IntN(4)]
 	p.clientLoss = []int{0, 1, 5}[r.IntN(3)]
 	p.recordBytes = []int{20, 200, 1500}[r.IntN(3)]
 	if r.IntN(6) == 0 {
@@ -128,7 +129,8 @@ func (w *world) draw() {
 		p.flips = 10
 	}
 	p.troubles = 12 + r.IntN(18)
-	p.pause = []time.Duration{300 * ms, time.Second, 3 * time.Second}[r.IntN(3)]
+	p.faults = w.drawFaults()
+	p.pause = []time.Duration{100 * ms, 300 * ms, time.Second, 3 * time.Second}[r.IntN(4)]
 	for i := range 1 + r.IntN(2) {
 		t := &topicPlan{name: fmt.Sprintf("t%d", i), partitions: 1 + r.IntN(2)}
 		t.rf = min(p.nodes, []int{3, 3, 3, 3, 2, 1}[r.IntN(6)])
@@ -153,6 +155,8 @@ func newWorld(seed uint64, verbose bool) *world {
 // begin brings the cluster up.
 func (w *world) begin() {
 	w.log.Committed = w.committed
+	later := w.plan.proposals
+	w.plan.proposals = simraft.Chances{}
 	form := raft.FormCluster{ClusterID: "sim", Level: raft.MaxLevel}
 	for i := range w.plan.nodes {
 		n := newNode(w, int32(i+1))
@@ -177,6 +181,7 @@ func (w *world) begin() {
 		w.create(t)
 	}
 	w.pass(100 * ms)
+	w.plan.proposals = later
 	w.clients()
 	w.pass(500 * ms)
 }
