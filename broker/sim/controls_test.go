@@ -32,18 +32,18 @@ func TestSimulationNoticesEveryMissingRule(t *testing.T) {
 		rule *bool
 		seed uint64
 	}{
-		{"ack before follower flush", &broken.AckBeforeFlush, 1},
-		{"resume one's own epoch", &meta.ResumeOwnEpoch, 1},
+		{"ack before follower flush", &broken.AckBeforeFlush, 472},
+		{"resume one's own epoch", &meta.ResumeOwnEpoch, 3},
 		{"acknowledgement without epoch or generation", &broken.AnyAcknowledgement, 1},
 		{"truncation by high watermark", &broken.TruncateByHighWatermark, 1},
 		{"ISR joined too early", &broken.EarlyJoin, 1},
-		{"maximal ISR counted for min ISR", &broken.MaximalISRIsEnough, 1},
-		{"stale ELR elected", &meta.StaleELR, 1},
+		{"maximal ISR counted for min ISR", &broken.MaximalISRIsEnough, 380},
+		{"stale ELR elected", &meta.StaleELR, 5},
 		{"no controller epoch", &meta.NoControllerEpoch, 1},
-		{"no directory id", &meta.NoDirectoryID, 1},
-		{"D1 replica kept in ISR after a power cut", &meta.PowerLossForgiven, 1},
+		{"no directory id", &meta.NoDirectoryID, 18},
+		{"D1 replica kept in ISR after a power cut", &meta.PowerLossForgiven, 18},
 		{"contiguity without end offset", &broken.NoContiguity, 1},
-		{"unclean election", &meta.UncleanElection, 1},
+		{"unclean election", &meta.UncleanElection, 5},
 		{"epoch check off", &broken.AnyEpoch, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -154,6 +154,9 @@ func (w *world) committed(old, now *raft.Image, c raft.Command, r raft.Result) {
 	if w.verbose {
 		w.traceCommand(old, now, c, r)
 	}
+	if epoch, ok := controllerEpoch(c); ok && epoch != old.Controller.Epoch && r.Code == raft.OK {
+		w.fail("%T of controller epoch %d was taken, epoch is %d: a controller that was replaced acts", c, epoch, old.Controller.Epoch)
+	}
 	w.ledger.committed(old, now)
 	at := w.log.Len() - 1
 	for _, n := range w.nodes {
@@ -169,6 +172,21 @@ func (w *world) committed(old, now *raft.Image, c raft.Command, r raft.Result) {
 			n.run(n.inc, n.follow)
 		})
 	}
+}
+
+// controllerEpoch is the controller that a command is of.
+func controllerEpoch(c raft.Command) (epoch uint64, ok bool) {
+	switch c := c.(type) {
+	case raft.FenceBroker:
+		return c.ControllerEpoch, true
+	case raft.UnfenceBroker:
+		return c.ControllerEpoch, true
+	case raft.ControlledShutdown:
+		return c.ControllerEpoch, true
+	case raft.ElectLeaders:
+		return c.ControllerEpoch, true
+	}
+	return 0, false
 }
 
 // usualProposals are the chances while nothing is wrong but the network.
