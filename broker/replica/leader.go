@@ -264,8 +264,8 @@ func (p *Partition) Offered(s Stint, o Offer) (Verdict, error) {
 func (p *Partition) judge(o Offer) Verdict {
 	start, end := p.log.LogStartOffset(), p.log.AppendedEnd()
 	if broken.TruncateByHighWatermark && o.End >= start && o.End <= end {
-		if o.End > o.HighWatermark {
-			return Verdict{Kind: Cut, Epoch: o.LastEpoch, Offset: max(o.HighWatermark, start)}
+		if hw := max(p.hw.Load(), start); o.End > hw {
+			return Verdict{Kind: Cut, Epoch: o.LastEpoch, Offset: hw}
 		}
 		return Verdict{Kind: Agreed, Epoch: o.LastEpoch, Offset: o.End}
 	}

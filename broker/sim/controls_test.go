@@ -35,8 +35,8 @@ func TestSimulationNoticesEveryMissingRule(t *testing.T) {
 		{"ack before follower flush", &broken.AckBeforeFlush, 472},
 		{"resume one's own epoch", &meta.ResumeOwnEpoch, 3},
 		{"acknowledgement without epoch or generation", &broken.AnyAcknowledgement, 1},
-		{"truncation by high watermark", &broken.TruncateByHighWatermark, 1},
-		{"ISR joined too early", &broken.EarlyJoin, 1},
+		{"truncation by high watermark", &broken.TruncateByHighWatermark, 406},
+		{"ISR joined too early", &broken.EarlyJoin, 19},
 		{"maximal ISR counted for min ISR", &broken.MaximalISRIsEnough, 380},
 		{"stale ELR elected", &meta.StaleELR, 5},
 		{"no controller epoch", &meta.NoControllerEpoch, 1},
@@ -44,7 +44,7 @@ func TestSimulationNoticesEveryMissingRule(t *testing.T) {
 		{"D1 replica kept in ISR after a power cut", &meta.PowerLossForgiven, 18},
 		{"contiguity without end offset", &broken.NoContiguity, 1},
 		{"unclean election", &meta.UncleanElection, 5},
-		{"epoch check off", &broken.AnyEpoch, 1},
+		{"epoch check off", &broken.AnyEpoch, 262},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			*c.rule = true

@@ -8,7 +8,7 @@ const (
 	AckBeforeFlush = false
 	// AnyAcknowledgement: acknowledgements of older epochs and stints count.
 	AnyAcknowledgement = false
-	// TruncateByHighWatermark: a follower cuts its log at its high watermark, and takes the rest as it is (KIP-101).
+	// TruncateByHighWatermark: a follower cuts its log at the high watermark, and takes what is below as it is (KIP-101).
 	TruncateByHighWatermark = false
 	// EarlyJoin: a follower joins the ISR before it has what is committed.
 	EarlyJoin = false
