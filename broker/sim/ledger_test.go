@@ -89,6 +89,21 @@ func (l *ledger) acknowledged(p *partLedger, base int64, e entry, epoch int32) {
 	}
 	p.acked[base] = e
 	p.end = max(p.end, base+e.count)
+	l.onEveryISRMember(p, base+e.count)
+}
+
+// onEveryISRMember looks into the logs of the in-sync replicas that run: what was acknowledged is in all of them.
+func (l *ledger) onEveryISRMember(p *partLedger, end int64) {
+	for _, id := range l.image(p).ISR {
+		n := l.w.node(id)
+		_, lost := p.tainted[id]
+		if lost || n.set == nil || n.epoch != l.w.log.Head().Broker(id).Epoch {
+			continue
+		}
+		if rp := n.set.Get(p.id.topic, p.id.index); rp != nil && rp.Log().AckEnd() < end {
+			l.w.fail("%s: acknowledged to %d, node %d is in the ISR and has stored to %d", p, end, id, rp.Log().AckEnd())
+		}
+	}
 }
 
 // delivered notes that a consumer was given a batch, by a broker of an epoch.
