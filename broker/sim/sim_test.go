@@ -31,8 +31,11 @@ type outcome struct {
 }
 
 // simulate runs one seed. A panic of the code under test is a fault, too.
-func simulate(seed uint64, verbose bool) (o outcome) {
+func simulate(seed uint64, verbose bool, shape ...func(*plan)) (o outcome) {
 	w := newWorld(seed, verbose)
+	for _, f := range shape {
+		f(&w.plan)
+	}
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
