@@ -431,3 +431,25 @@ func TestSilentFollowerStaysOutOfTheISR(t *testing.T) {
 		t.Fatalf("it has caught up: %+v", changes)
 	}
 }
+
+// TestFollowerShowsNothingThatAnUncleanElectionGaveUp: its log, and the high watermark that it remembers, are of before the
+// election. Nobody may read them until its leader has said what of it still is.
+func TestFollowerShowsNothingThatAnUncleanElectionGaveUp(t *testing.T) {
+	w := newWorld(t, 2, 1)
+	s := w.open(1, 2)
+	s.agree()
+	w.append(1, 3)
+	s.push()
+	if _, err := w.at(2).CheckReader(NoEpoch); err != nil {
+		t.Fatalf("before: %v", err)
+	}
+	w.at(2).unclean = 1
+	again := w.open(1, 2)
+	if _, err := w.at(2).CheckReader(NoEpoch); !errors.Is(err, ErrNotAvailable) {
+		t.Fatalf("before the logs agree: %v", err)
+	}
+	again.agree()
+	if _, err := w.at(2).CheckReader(NoEpoch); err != nil {
+		t.Fatalf("after: %v", err)
+	}
+}

@@ -110,7 +110,12 @@ func (p *Partition) checkEpoch(current int32, followers bool) error {
 		return ErrFencedEpoch
 	case current != NoEpoch && current > p.epoch:
 		return ErrUnknownEpoch
-	case p.role == leader || followers && p.role == follower:
+	case p.role == leader:
+		return nil
+	case followers && p.role == follower:
+		if !p.agreed && p.unclean > p.log.LastEpoch() {
+			return ErrNotAvailable // what this log says was committed may have been given up
+		}
 		return nil
 	}
 	return ErrNotLeader

@@ -80,9 +80,6 @@ func numberOf(id int64) int64         { return (id - 1_700_000_000_000) % idsPer
 func (b *sent) entry() entry          { return entry{b.id, int64(b.count)} }
 func (pr *producer) all() bool        { return pr.acks == -1 }
 func (pr *producer) idempotent() bool { return pr.acks == -1 }
-func (pr *producer) window() int      { return pr.inflightMax }
-func (pr *producer) busy() bool       { return len(pr.queue) > 0 }
-func (pr *producer) oldest() *sent    { return pr.queue[0] }
 
 // producer sends batches to one partition.
 type producer struct {

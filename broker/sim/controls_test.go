@@ -78,3 +78,8 @@ func TestSimulationNoticesEveryMissingRule(t *testing.T) {
 		})
 	}
 }
+
+func firstLine(s string) string {
+	first, _, _ := strings.Cut(s, "\n")
+	return first
+}

@@ -124,8 +124,3 @@ func TestClustersRepeatThemselves(t *testing.T) {
 }
 
 func stack() string { return string(debug.Stack()) }
-
-func firstLine(s string) string {
-	first, _, _ := strings.Cut(s, "\n")
-	return first
-}
