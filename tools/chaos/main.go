@@ -44,7 +44,7 @@ func command() (int, error) {
 	flag.BoolVar(&o.network, "network", false, "a network namespace for each node, and partitions between them (root, ip)")
 	flag.BoolVar(&o.disks, "disks", false, "a disk for each node that can lose its power or be full (root, FUSE, loop devices)")
 	flag.BoolVar(&o.lie, "lie", false, "with -disks: flushes do nothing and succeed, a negative control")
-	flag.StringVar(&faults, "faults", "", "comma-separated names of the faults to choose from (default: all that can be)")
+	flag.StringVar(&faults, "faults", "", "comma-separated names of the faults to choose from, with -failover of its outages (default: all that can be)")
 	flag.StringVar(&expect, "expect-violation", "", "exit with 0 only if the checker finds this: comma-separated rules, or any (all but harness)")
 	flag.StringVar(&check, "check", "", "judge a recorded history instead")
 	flag.BoolVar(&failover, "failover", false, "measure how long acknowledgements pause at each kind of fault, print JSON")
