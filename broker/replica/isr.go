@@ -68,7 +68,14 @@ func (p *Partition) isrChange(now time.Time, lag Lag) (c raft.ISRChangeV2, ok bo
 		if slices.Equal(wanted, l.isr) && !l.recovering && !l.fence {
 			return c, false
 		}
-		l.pending = wanted
+		l.pending, l.members = wanted, make([]raft.ISRMember, 0, len(wanted))
+		for _, id := range wanted {
+			m := raft.ISRMember{ID: id, BrokerEpoch: p.set.brokerEpoch.Load()}
+			if r := l.follower(id); r != nil {
+				m.BrokerEpoch = r.brokerEpoch
+			}
+			l.members = append(l.members, m)
+		}
 	}
 	// A proposal whose outcome is unknown is made again: it is compare-and-set.
 	l.proposing = true
@@ -76,13 +83,8 @@ func (p *Partition) isrChange(now time.Time, lag Lag) (c raft.ISRChangeV2, ok bo
 		ISRChange: raft.ISRChange{TopicID: p.TopicID, Partition: p.Index, LeaderEpoch: p.epoch, PartitionEpoch: l.partitionEpoch},
 		Recovered: l.recovering,
 	}
-	for _, id := range l.pending {
-		m := raft.ISRMember{ID: id, BrokerEpoch: p.set.brokerEpoch.Load()}
-		if r := l.follower(id); r != nil {
-			m.BrokerEpoch = r.brokerEpoch
-		}
-		c.ISR = append(c.ISR, m)
-	}
+	// The processes that were looked at, whoever is registered under their ids by now (KIP-903).
+	c.ISR = slices.Clone(l.members)
 	return c, true
 }
 

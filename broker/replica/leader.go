@@ -24,9 +24,10 @@ var (
 type leading struct {
 	epochStart     int64 // where its log ended when the epoch began
 	partitionEpoch int32
-	isr            []int32 // committed, as the newest image has it
-	pending        []int32 // proposed and not yet seen in an image; nil: nothing is
-	proposing      bool    // a proposal of pending is under way
+	isr            []int32          // committed, as the newest image has it
+	pending        []int32          // proposed and not yet seen in an image; nil: nothing is
+	members        []raft.ISRMember // pending, with the registrations that they had when it was decided
+	proposing      bool             // a proposal of pending is under way
 	// maybe are the members of proposals of this partition epoch whose answer was lost: each may still be applied, until
 	// the partition epoch has moved on. fence: it is to be moved, because what was proposed is refused by now.
 	maybe      []int32

@@ -453,3 +453,37 @@ func TestFollowerShowsNothingThatAnUncleanElectionGaveUp(t *testing.T) {
 		t.Fatalf("after: %v", err)
 	}
 }
+
+// TestKAFKA14139RepeatedProposalNamesTheSameProcesses (KIP-903): a follower is about to join, the answer is lost, and it comes
+// back with an empty disk. The proposal that is made again must not take the new process into the ISR.
+func TestKAFKA14139RepeatedProposalNamesTheSameProcesses(t *testing.T) {
+	w := newWorld(t, 2, 1)
+	set := w.nodes[1].set
+	w.do(raft.FenceBroker{ID: 2, BrokerEpoch: w.nodes[2].epoch, ControllerEpoch: w.img.Controller.Epoch})
+	w.do(raft.UnfenceBroker{ID: 2, BrokerEpoch: w.nodes[2].epoch, ControllerEpoch: w.img.Controller.Epoch})
+	w.follow()
+	s := w.open(1, 2)
+	s.agree()
+	w.append(1, 3)
+	s.push()
+	if err := s.acknowledge(); err != nil {
+		t.Fatal(err)
+	}
+	changes := set.ISRChanges(w.clock)
+	if len(changes) != 1 || len(changes[0].ISR) != 2 {
+		t.Fatalf("it may join: %+v", changes)
+	}
+	set.ISRChanged(changes, raft.Result{}, raft.ErrOutcomeUnknown)
+	before := w.nodes[2].epoch
+	w.register(2) // its disk was replaced
+	w.follow(1)
+	again := set.ISRChanges(w.clock.Add(time.Second))
+	if len(again) != 1 {
+		t.Fatalf("%+v", again)
+	}
+	for _, m := range again[0].ISR {
+		if m.ID == 2 && m.BrokerEpoch != before {
+			t.Fatalf("process %d of broker 2 was never looked at: %+v", m.BrokerEpoch, again[0].ISR)
+		}
+	}
+}
