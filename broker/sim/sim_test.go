@@ -15,7 +15,7 @@ import (
 
 var (
 	simSeed    = flag.Uint64("sim.seed", 0, "run only this seed of the cluster simulation, and print its events")
-	simSeeds   = flag.Int("sim.seeds", 400, "seeds of the cluster simulation")
+	simSeeds   = flag.Int("sim.seeds", 1200, "seeds of the cluster simulation")
 	simFrom    = flag.Uint64("sim.from", 1, "the first of them")
 	simWorkers = flag.Int("sim.workers", 2, "of them at a time")
 )
