@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"millrace/tools/chaos/history"
@@ -38,18 +39,29 @@ func (o *options) negative() bool { return o.anyRule || len(o.expect) > 0 }
 
 // topic is one that the load uses.
 type topic struct {
-	name    string
-	configs map[string]string
+	name     string
+	configs  map[string]string
+	volatile bool // acknowledged before the flush: survives processes, not the power
 }
 
 var topics = []topic{
-	{"plain", nil},
-	{"rolling", map[string]string{"segment.bytes": "1048576"}}, // many segments
+	{"plain", map[string]string{"min.insync.replicas": "2"}, false},
+	{"rolling", map[string]string{"min.insync.replicas": "2", "segment.bytes": "1048576"}, false}, // many segments
+	{"single", map[string]string{"min.insync.replicas": "1"}, false},                              // one that is in sync is enough to acknowledge
+	{"unflushed", map[string]string{"min.insync.replicas": "2", "flush.messages": "100000"}, true},
 }
 
-func topicNames() []string {
+// topics are those that keep their promises under the faults of this run.
+func (o *options) topics() []topic {
+	if !o.disks {
+		return topics
+	}
+	return slices.DeleteFunc(slices.Clone(topics), func(t topic) bool { return t.volatile })
+}
+
+func (o *options) topicNames() []string {
 	var names []string
-	for _, t := range topics {
+	for _, t := range o.topics() {
 		names = append(names, t.name)
 	}
 	return names

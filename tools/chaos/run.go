@@ -79,10 +79,10 @@ func (t *test) attempt(ctx context.Context) (finished bool, err error) {
 	if err := createTopics(ctx, t.cluster.Seeds(), t.o); err != nil {
 		return false, err
 	}
-	if _, err := replicaSets(ctx, t.cluster.Seeds()); err != nil {
+	if _, err := replicaSets(ctx, t.cluster.Seeds(), t.o.topicNames()); err != nil {
 		return false, fmt.Errorf("new topics: %w", err)
 	}
-	t.target = &load.Target{Seeds: t.cluster.Seeds(), Topics: topicNames(), Partitions: int32(t.o.partitions), Recorder: t.recorder}
+	t.target = &load.Target{Seeds: t.cluster.Seeds(), Topics: t.o.topicNames(), Partitions: int32(t.o.partitions), Recorder: t.recorder}
 	t.prober = &load.Prober{Target: t.target}
 	return t.play(ctx)
 }
@@ -268,7 +268,7 @@ func (t *test) heal(ctx context.Context) error {
 		t.stuck("no progress within %v of the end of the last fault: %s", progressTimeout, s)
 	}
 	progress := time.Since(began)
-	if _, err := replicaSets(ctx, t.cluster.Seeds()); err != nil {
+	if _, err := replicaSets(ctx, t.cluster.Seeds(), t.o.topicNames()); err != nil {
 		t.stuck("replicas are not in sync: %v", err)
 	}
 	if t.isStuck {
@@ -339,7 +339,7 @@ func (t *test) behind(ends map[history.Where]int64) (behind []string) {
 
 // compare stops the nodes in an orderly way and compares their directories.
 func (t *test) compare(ctx context.Context, ends map[history.Where]int64) error {
-	sets, err := replicaSets(ctx, t.cluster.Seeds())
+	sets, err := replicaSets(ctx, t.cluster.Seeds(), t.o.topicNames())
 	if err != nil {
 		t.recorder.Brokef("replicas are not in sync: %v", err)
 		return nil
@@ -350,7 +350,7 @@ func (t *test) compare(ctx context.Context, ends map[history.Where]int64) error 
 	}
 	directories := map[int]*replicas.Directory{}
 	for _, n := range t.cluster.Nodes {
-		d, err := replicas.Read(n.Volume.Data(), topicNames())
+		d, err := replicas.Read(n.Volume.Data(), t.o.topicNames())
 		if err != nil {
 			return fmt.Errorf("%v: %w", n, err)
 		}

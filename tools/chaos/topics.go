@@ -15,8 +15,8 @@ import (
 // inSyncTimeout is how long replicas may take to be in sync when nothing is wrong any more.
 const inSyncTimeout = 60 * time.Second
 
-// createTopics creates the topics with three replicas, two of which must acknowledge. It tries for as long as a
-// new cluster may take to form.
+// createTopics creates the topics with three replicas, or one on a lone broker. It tries for as long as a new cluster
+// may take to form.
 func createTopics(ctx context.Context, seeds []string, o options) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(seeds...), kgo.DisableClientMetrics())
 	if err != nil {
@@ -25,15 +25,14 @@ func createTopics(ctx context.Context, seeds []string, o options) error {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, inSyncTimeout)
 	defer cancel()
-	for _, t := range topics {
+	for _, t := range o.topics() {
 		configs := map[string]*string{}
 		for k, v := range t.configs {
 			configs[k] = &v
 		}
 		replicas := min(3, o.nodes)
-		if replicas == 3 {
-			two := "2"
-			configs["min.insync.replicas"] = &two
+		if replicas < 3 {
+			delete(configs, "min.insync.replicas")
 		}
 		for {
 			_, err := kadm.NewClient(client).CreateTopic(ctx, int32(o.partitions), int16(replicas), configs, t.name)
@@ -51,7 +50,7 @@ func createTopics(ctx context.Context, seeds []string, o options) error {
 }
 
 // replicaSets waits until every partition has a leader and all its replicas in sync, and returns the nodes of each.
-func replicaSets(ctx context.Context, seeds []string) (map[string]map[int32][]int, error) {
+func replicaSets(ctx context.Context, seeds, topics []string) (map[string]map[int32][]int, error) {
 	client, err := kgo.NewClient(kgo.SeedBrokers(seeds...), kgo.DisableClientMetrics(), kgo.MetadataMinAge(10*time.Millisecond))
 	if err != nil {
 		return nil, err
@@ -60,7 +59,7 @@ func replicaSets(ctx context.Context, seeds []string) (map[string]map[int32][]in
 	ctx, cancel := context.WithTimeout(ctx, inSyncTimeout)
 	defer cancel()
 	for {
-		sets, behind := askReplicaSets(ctx, client)
+		sets, behind := askReplicaSets(ctx, client, topics)
 		if behind == "" {
 			return sets, nil
 		}
@@ -72,8 +71,8 @@ func replicaSets(ctx context.Context, seeds []string) (map[string]map[int32][]in
 	}
 }
 
-func askReplicaSets(ctx context.Context, client *kgo.Client) (sets map[string]map[int32][]int, behind string) {
-	listed, err := kadm.NewClient(client).ListTopics(ctx, topicNames()...)
+func askReplicaSets(ctx context.Context, client *kgo.Client, topics []string) (sets map[string]map[int32][]int, behind string) {
+	listed, err := kadm.NewClient(client).ListTopics(ctx, topics...)
 	if err != nil {
 		return nil, err.Error()
 	}

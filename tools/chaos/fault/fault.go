@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
+	"sync"
 	"syscall"
 	"time"
 
@@ -54,6 +55,7 @@ var processes = []Fault{
 	{"pause", false, 200 * time.Millisecond, 8 * time.Second, pause},
 	{"restart", false, 0, 3 * time.Second, restart},
 	{"rolling restart", true, 0, 500 * time.Millisecond, rolling},
+	{"kill in turn", true, 0, 300 * time.Millisecond, killInTurn},
 	{"kill all", true, 0, 2 * time.Second, killAll},
 	{"kill a majority", true, 0, 5 * time.Second, killMajority},
 }
@@ -74,7 +76,7 @@ var throttled = Fault{"throttle", false, 2 * time.Second, 10 * time.Second, thro
 // disks are those that need disks.
 var disks = []Fault{
 	{"power", false, 200 * time.Millisecond, 3 * time.Second, power},
-	{"power of all", true, 200 * time.Millisecond, time.Second, powerOfAll},
+	{"power of all", true, 200 * time.Millisecond, 2 * time.Second, powerOfAll},
 	{"full disk", false, 2 * time.Second, 10 * time.Second, full},
 	{"slow flushes", false, time.Second, 10 * time.Second, slowFlushes},
 	{"failing flushes", false, time.Second, 4 * time.Second, failingFlushes},
@@ -173,12 +175,68 @@ func rolling(s *strike) error {
 	return nil
 }
 
+// turns is how many nodes killInTurn kills.
+const turns = 8
+
+// killInTurn kills a node as soon as the one before it is back, when it can know least, or a moment later.
+func killInTurn(s *strike) error {
+	nodes := s.cluster.Nodes
+	last := -1
+	for range turns {
+		i := s.random.IntN(len(nodes))
+		for i == last {
+			i = s.random.IntN(len(nodes))
+		}
+		last = i
+		if err := nodes[i].Kill(); err != nil {
+			return err
+		}
+		if err := s.revive(nodes[i]); err != nil {
+			return err
+		}
+		if s.ctx.Err() != nil {
+			return nil
+		}
+		if s.random.IntN(2) == 0 {
+			s.wait()
+		}
+	}
+	return nil
+}
+
 func killAll(s *strike) error {
 	if err := s.cluster.Kill(); err != nil {
 		return err
 	}
 	s.wait()
-	return s.cluster.Revive(context.WithoutCancel(s.ctx))
+	return s.reviveAll()
+}
+
+// lateMax is how long one node may come back after the others, so that they have to do without it: often without
+// the one that led.
+const lateMax = 6 * time.Second
+
+// reviveAll starts all nodes, half the time one of them late.
+func (s *strike) reviveAll() error {
+	late, wait := s.random.IntN(len(s.cluster.Nodes)), time.Duration(s.random.Int64N(int64(lateMax)))
+	if s.random.IntN(2) == 0 {
+		late = -1
+	}
+	errs := make([]error, len(s.cluster.Nodes))
+	var all sync.WaitGroup
+	for i, n := range s.cluster.Nodes {
+		all.Go(func() {
+			if i == late {
+				select {
+				case <-s.ctx.Done():
+				case <-time.After(wait):
+				}
+			}
+			errs[i] = s.revive(n)
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 func killMajority(s *strike) error {
@@ -189,7 +247,7 @@ func killMajority(s *strike) error {
 		}
 	}
 	s.wait()
-	return s.cluster.Revive(context.WithoutCancel(s.ctx))
+	return s.reviveAll()
 }
 
 // cutting cuts ways for the time of the fault.
@@ -300,7 +358,15 @@ func power(s *strike) error {
 	return s.revive(s.node)
 }
 
+// powerOfAll cuts the power of all at once. Often some of the disks were slow to flush before, so that nodes
+// differ in what they have flushed.
 func powerOfAll(s *strike) error {
+	for _, n := range s.cluster.Nodes {
+		if s.random.IntN(2) == 0 {
+			n.Volume.SetFaults(powercut.Faults{FsyncDelay: 10 * time.Millisecond << s.random.IntN(5)})
+		}
+	}
+	s.wait()
 	for _, n := range s.cluster.Nodes {
 		if err := n.Volume.CutPower(s.random); err != nil {
 			return err
@@ -315,8 +381,7 @@ func powerOfAll(s *strike) error {
 			return err
 		}
 	}
-	s.wait()
-	return s.cluster.Revive(context.WithoutCancel(s.ctx))
+	return s.reviveAll()
 }
 
 // fullLeaves is what is left free on a full disk.

@@ -50,10 +50,10 @@ func (s Step) String() string {
 	return strings.Join(parts, " + ")
 }
 
-// The time between two steps, in which the cluster may recover or not.
+// The time between two steps: half of them follow at once, before the cluster has recovered.
 const (
-	pauseMin = 300 * time.Millisecond
-	pauseMax = 5 * time.Second
+	pauseShort = 300 * time.Millisecond
+	pauseMax   = 5 * time.Second
 )
 
 // pairEvery says how often two nodes suffer at once.
@@ -61,7 +61,10 @@ const pairEvery = 4
 
 // Next draws a step.
 func (p *Plan) Next() Step {
-	s := Step{Pause: between(p.random, pauseMin, pauseMax)}
+	s := Step{Pause: between(p.random, 0, pauseShort)}
+	if p.random.IntN(2) == 0 {
+		s.Pause = between(p.random, pauseShort, pauseMax)
+	}
 	first := p.part(p.faults[p.random.IntN(len(p.faults))], 0)
 	s.Parts = []Part{first}
 	if first.Fault.All || p.nodes < 2 || p.random.IntN(pairEvery) > 0 {

@@ -30,7 +30,7 @@ func TestPlanUsesEveryFaultAndEveryNode(t *testing.T) {
 	used, nodes, pairs := map[string]int{}, map[int]int{}, 0
 	for range 1000 {
 		s := p.Next()
-		if s.Pause < pauseMin || s.Pause > pauseMax {
+		if s.Pause < 0 || s.Pause > pauseMax {
 			t.Errorf("a pause of %v", s.Pause)
 		}
 		if len(s.Parts) == 2 {

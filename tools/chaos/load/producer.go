@@ -27,6 +27,15 @@ type Producer struct {
 // burstMax bounds the records of one burst, which go to one partition.
 const burstMax = 20
 
+// A producer is busy and idle in turn, by these factors: some faults show only in a log that nobody writes to, others only
+// in one that is never complete.
+var paces = [...]float64{0.1, 1, 1, 2, 4}
+
+const (
+	spellMin = time.Second
+	spellMax = 5 * time.Second
+)
+
 // acksOf spreads the ways to acknowledge over producers: half of them idempotent, a quarter each of the others.
 func acksOf(number int) history.Acks {
 	switch {
@@ -63,8 +72,12 @@ func NewProducer(t *Target, number int, rate float64, size int, seed uint64) (*P
 // Run produces until loading ends, then until everything that was sent is answered or draining ends.
 func (p *Producer) Run(loading, draining context.Context) {
 	defer p.client.Close()
-	next := uint64(0)
+	next, rate, spell := uint64(0), p.rate, time.Time{}
 	for op := int64(1); loading.Err() == nil; op++ {
+		if now := time.Now(); now.After(spell) {
+			rate = p.rate * paces[p.random.IntN(len(paces))]
+			spell = now.Add(spellMin + time.Duration(p.random.Int64N(int64(spellMax-spellMin))))
+		}
 		w := history.Where{Topic: p.target.Topics[p.random.IntN(len(p.target.Topics))], Partition: p.random.Int32N(p.target.Partitions)}
 		n := 1 + p.random.IntN(burstMax)
 		for range n {
@@ -73,7 +86,7 @@ func (p *Producer) Run(loading, draining context.Context) {
 		}
 		select {
 		case <-loading.Done():
-		case <-time.After(time.Duration(float64(n) / p.rate * float64(time.Second))):
+		case <-time.After(time.Duration(float64(n) / rate * float64(time.Second))):
 		}
 	}
 	_ = p.client.Flush(draining) // Waiting tells what it has left
