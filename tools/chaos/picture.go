@@ -6,8 +6,29 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+
+	"millrace/broker/replica"
+	"millrace/tools/chaos/history"
 )
+
+// alarms records that nodes have stopped replicas which would have had to give up committed records to follow their leader.
+// They keep them, so that clients may never notice; but one of the two has broken the rules.
+func (t *test) alarms() {
+	for _, n := range t.cluster.Nodes {
+		text, err := os.ReadFile(n.LogFile)
+		if err != nil {
+			t.recorder.Brokef("%v: %v", n, err)
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, replica.ErrStopped.Error()) {
+				t.recorder.Add(history.Event{Kind: history.Differ, Text: fmt.Sprintf("%v: %s", n, strings.TrimSpace(line))})
+			}
+		}
+	}
+}
 
 // pictures are what is asked of every node when a run is stuck.
 var pictures = map[string]string{

@@ -73,6 +73,7 @@ func (t *test) attempt(ctx context.Context) (finished bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, t.cluster.Close()) }()
+	defer t.alarms()
 	if err := t.cluster.Start(ctx); err != nil {
 		return false, err
 	}
