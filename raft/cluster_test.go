@@ -189,7 +189,7 @@ func (g *group) agree(ids ...int32) {
 	})
 }
 
-// Issue 5.1's promises: any start order, restart without bootstrap, one node missing.
+// Any start order, restart without bootstrap, one node missing.
 func TestNodesStartInAnyOrderAndWithOneMissing(t *testing.T) {
 	t.Parallel()
 	g := newGroup(t, 1, 2, 3)
@@ -400,7 +400,7 @@ func TestStandaloneDirectoryBecomesTheFirstNode(t *testing.T) {
 	g.agree(7, 8, 9)
 }
 
-// Issue 5.1: up to five voters, further ones without a vote; reference 4.4: change -> snapshot -> restart -> catch-up.
+// Up to five voters, further ones without a vote; change -> snapshot -> restart -> catch-up.
 func TestVotersAreAddedAndRemoved(t *testing.T) {
 	t.Parallel()
 	g := newGroup(t, 1)
