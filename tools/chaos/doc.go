@@ -23,6 +23,11 @@
 //	chaos -check history                                  judge a recorded history again
 //	chaos -failover -rounds 20                            how long acknowledgements pause, in JSON
 //
+// A broker that was built with -tags broken leaves out the rules of replication that MILLRACE_BROKEN names (raft/broken,
+// broker/replica/broken). Found out within a minute, with the faults that lead there: AckBeforeFlush (-disks -faults "power
+// of all"), TruncateByHighWatermark (-faults "kill all,kill in turn"), AnyEpoch (-network -faults pause,isolate,mute,deafen).
+// For the others the window is too narrow from outside; the simulation (make controls) finds all of them.
+//
 // What this machine cannot do is left out and said. tools/crashtest does the same to a lone broker, more often and in
 // less time.
 package main
