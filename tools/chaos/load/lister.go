@@ -13,7 +13,7 @@ import (
 )
 
 // lister asks for the newest offset as a client does that remembers the newest leader epoch that it has heard of, in
-// answers and in batches, and believes nobody who knows less. It is for one goroutine.
+// answers and while it fetched, and believes nobody who knows less. It is for one goroutine.
 type lister struct {
 	client *kgo.Client
 	epochs map[history.Where]int32

@@ -88,13 +88,23 @@ func (r *Reader) Run(ctx context.Context) {
 		for i := range events {
 			if events[i].Kind == history.Poll {
 				r.passed(events[i].Where, events[i].Offset)
-				r.list.heard(events[i].Where, events[i].Epoch)
 			}
 		}
+		r.hear(fetches)
 		if r.random.IntN(listEvery) == 0 {
 			r.listOne(ctx)
 		}
 	}
+}
+
+// hear lets the lister know of the epochs that the fetches were made in, as one client would: the batches themselves
+// may be older, and an old leader that has not heard yet would believe in a question of its own epoch.
+func (r *Reader) hear(fetches kgo.Fetches) {
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		if _, epoch, err := r.client.PartitionLeader(p.Topic, p.Partition); err == nil {
+			r.list.heard(history.Where{Topic: p.Topic, Partition: p.Partition}, epoch)
+		}
+	})
 }
 
 func (r *Reader) listOne(ctx context.Context) {
