@@ -24,9 +24,9 @@
 //	chaos -failover -rounds 20                            how long acknowledgements pause, in JSON
 //
 // A broker that was built with -tags broken leaves out the rules of replication that MILLRACE_BROKEN names (raft/broken,
-// broker/replica/broken). Found out within a minute, with the faults that lead there: AckBeforeFlush (-disks -faults "power
-// of all"), TruncateByHighWatermark (-faults "kill all,kill in turn"), AnyEpoch (-network -faults pause,isolate,mute,deafen).
-// For the others the window is too narrow from outside; the simulation (make controls) finds all of them.
+// broker/replica/broken). Found out from outside so far, each in one run of a minute: AckBeforeFlush (-disks -faults "power of
+// all"), TruncateByHighWatermark (-faults "kill all,kill in turn"), AnyEpoch (-network -faults pause,isolate,mute,deafen). Others
+// were not (EarlyJoin, UncleanElection, ResumeOwnEpoch): their windows are narrow, and the simulation is for them (make controls).
 //
 // What this machine cannot do is left out and said. tools/crashtest does the same to a lone broker, more often and in
 // less time.
