@@ -45,7 +45,6 @@ type remote struct {
 	live        bool  // neither fenced nor on its way out
 	generation  uint64
 	agreed      bool // the handshake of this generation is done
-	received    int64
 	// stored is the greatest end that it acknowledged since its registration and in this epoch; -1: nothing. A cut
 	// makes it less; no member of the ISR may be cut.
 	stored int64
@@ -54,6 +53,11 @@ type remote struct {
 	target             int64
 	targetAt, caughtUp time.Time
 	behindSince        time.Time // of replica.lag.max.messages; zero: it is not
+}
+
+// newRemote is a follower of which nothing was heard yet; end is where the leader's log ends.
+func newRemote(id int32, brokerEpoch, end int64, now time.Time) remote {
+	return remote{id: id, brokerEpoch: brokerEpoch, stored: -1, target: end, targetAt: now, caughtUp: now}
 }
 
 // committedEnd is what the high watermark may be, given what it is and the end of this log. See the package documentation.
@@ -146,7 +150,7 @@ func (p *Partition) refreshFollowers(img *raft.Image, rp *raft.Partition, now ti
 		if id == p.set.nodeID {
 			continue
 		}
-		r := remote{id: id, brokerEpoch: -1, stored: -1, received: -1, targetAt: now, caughtUp: now, target: p.log.AppendedEnd()}
+		r := newRemote(id, -1, p.log.AppendedEnd(), now)
 		if i := slices.IndexFunc(old, func(o remote) bool { return o.id == id }); i >= 0 {
 			r = old[i]
 		}
@@ -154,7 +158,7 @@ func (p *Partition) refreshFollowers(img *raft.Image, rp *raft.Partition, now ti
 		live := b != nil && !b.Fenced && !b.ShuttingDown
 		if b != nil && b.Epoch != r.brokerEpoch {
 			// Another process: nothing that the last one said counts.
-			r = remote{id: id, brokerEpoch: b.Epoch, stored: -1, received: -1, targetAt: now, caughtUp: now, target: p.log.AppendedEnd()}
+			r = newRemote(id, b.Epoch, p.log.AppendedEnd(), now)
 			changed = true
 		}
 		changed = changed || live != r.live
@@ -208,7 +212,7 @@ func (p *Partition) OpenStint(follower int32) (s Stint, logStart, hw int64, err 
 		return s, 0, 0, fmt.Errorf("%w: %d", ErrNotReplica, follower)
 	}
 	r.generation = p.set.generations.Add(1)
-	r.agreed, r.received = false, -1
+	r.agreed = false
 	return Stint{Follower: follower, LeaderEpoch: p.epoch, Generation: r.generation}, p.log.LogStartOffset(), p.hw.Load(), nil
 }
 
@@ -256,7 +260,7 @@ func (p *Partition) Offered(s Stint, o Offer) (Verdict, error) {
 		r.stored = min(r.stored, keeps)
 	}
 	if v.Kind == Agreed {
-		r.agreed, r.lost, r.received = true, false, o.End
+		r.agreed, r.lost = true, false
 	}
 	return v, nil
 }
@@ -307,7 +311,6 @@ func (p *Partition) Acknowledged(s Stint, received, stored int64) error {
 		p.mu.Unlock()
 		return err
 	}
-	r.received = max(r.received, received)
 	r.stored = max(r.stored, stored)
 	r.keepPace(p.log.AppendedEnd(), p.set.now())
 	if p.lead.pending == nil && !slices.Contains(p.lead.isr, r.id) && p.mayJoin(r) {
@@ -333,7 +336,7 @@ func (p *Partition) CloseStint(s Stint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r, err := p.current(s); err == nil {
-		r.generation, r.agreed, r.received = 0, false, -1
+		r.generation, r.agreed = 0, false
 	}
 }
 

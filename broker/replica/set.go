@@ -469,7 +469,6 @@ func (s *Set) reportStopped(p *Partition, err error) {
 // Stats counts partitions as this broker sees them.
 type Stats struct {
 	Replicas, Leaders          int
-	UnderReplicated, UnderMin  int // of those that it leads
 	Stopped                    int
 	ISRShrinks, ISRExpands     int64
 	FollowerLagMax, HWDistance int64 // records: of the worst follower; appended and not committed
@@ -489,12 +488,6 @@ func (s *Set) Stats() Stats {
 			return true
 		}
 		st.Leaders++
-		if len(p.lead.isr) < len(p.lead.followers)+1 {
-			st.UnderReplicated++
-		}
-		if len(p.lead.isr) < p.lead.minISR {
-			st.UnderMin++
-		}
 		end := p.log.AppendedEnd()
 		st.HWDistance = max(st.HWDistance, end-p.hw.Load())
 		for i := range p.lead.followers {
